@@ -1,0 +1,90 @@
+//! What a replica is told at its start, and how it is told the time.
+
+use crate::ballot::NodeId;
+
+/// One reading of this node's two clocks, taken by the shell just before the call.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Now {
+    /// Microseconds of a clock that never goes back and counts suspended time (CLOCK_BOOTTIME).
+    /// Its zero is arbitrary and differs between nodes.
+    pub mono_us: u64,
+    /// Milliseconds since 1970 by the wall clock. May jump; used only as DESIGN §3 *time* says.
+    pub wall_ms: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ElectionStrategy {
+    /// Quorum-connected candidates ordered by (round, priority, id): DESIGN §3.
+    Ballot,
+    /// Whoever hears no higher id for two heartbeat intervals leads.
+    HighestId,
+}
+
+/// Every duration is in microseconds of the node's own monotonic clock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Timing {
+    pub heartbeat_us: u64,
+    /// Silence of a leader before it is suspected, without the random part.
+    pub silence_us: u64,
+    /// Upper bound of the random part of the silence.
+    pub silence_jitter_us: u64,
+    /// Delay per rank among candidates before taking over.
+    pub takeover_rank_us: u64,
+    /// One attempt at phase 1; doubles up to `phase1_us_max` with each failed attempt.
+    pub phase1_us: u64,
+    pub phase1_us_max: u64,
+    /// An Accept that a peer has not answered is repeated after this long.
+    pub resend_us: u64,
+    /// A leader that has pending slots and chose none for this long stops leading.
+    pub stalled_us: u64,
+}
+
+impl Timing {
+    /// The default preset, for machines on one network.
+    pub const LAN: Timing = Timing {
+        heartbeat_us: 25_000,
+        silence_us: 150_000,
+        silence_jitter_us: 50_000,
+        takeover_rank_us: 10_000,
+        phase1_us: 200_000,
+        phase1_us_max: 1_000_000,
+        resend_us: 200_000,
+        stalled_us: 500_000,
+    };
+}
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Settings {
+    pub id: NodeId,
+    /// Drawn anew by the shell at every start of the process; names this process's batches.
+    pub incarnation: u64,
+    /// Seed of the replica's only randomness: jitter and back-off.
+    pub seed: u64,
+    pub election: ElectionStrategy,
+    pub timing: Timing,
+    /// Breaks ties between candidates, higher first.
+    pub priority: u32,
+    /// Slots that may be in flight at once.
+    pub window_slots: u64,
+    /// Bytes of values that may be in flight at once.
+    pub window_bytes: usize,
+    /// Bytes of values in one `Chosen` message or one chunk of a Promise.
+    pub chunk_bytes: usize,
+}
+
+impl Settings {
+    /// The defaults of DESIGN §3 for one node.
+    pub fn new(id: NodeId, incarnation: u64, seed: u64) -> Settings {
+        Settings {
+            id,
+            incarnation,
+            seed,
+            election: ElectionStrategy::Ballot,
+            timing: Timing::LAN,
+            priority: 0,
+            window_slots: 256,
+            window_bytes: 16 << 20,
+            chunk_bytes: 256 << 10,
+        }
+    }
+}
