@@ -33,7 +33,8 @@ impl Ballot {
     /// it has seen anywhere: one round above, so that it is above `highest` and never used before.
     pub fn next(highest: Ballot, configuration: u32, node: NodeId) -> Ballot {
         let round = highest.round.checked_add(1).expect("ballot rounds are exhausted");
-        let ballot = Ballot { configuration: configuration.max(highest.configuration), round, node };
+        let ballot =
+            Ballot { configuration: configuration.max(highest.configuration), round, node };
         assert!(ballot > highest, "the next ballot {ballot} is not above {highest}");
         ballot
     }
@@ -85,7 +86,8 @@ mod tests {
 
     #[test]
     fn configuration_outranks_round_and_round_outranks_node() {
-        let ballot = |configuration, round, node| Ballot { configuration, round, node: NodeId(node) };
+        let ballot =
+            |configuration, round, node| Ballot { configuration, round, node: NodeId(node) };
         assert!(ballot(1, 1, 1) > ballot(0, 9, 9));
         assert!(ballot(0, 2, 1) > ballot(0, 1, 9));
         assert!(ballot(0, 1, 2) > ballot(0, 1, 1));

@@ -103,42 +103,75 @@ pub struct Heartbeat {
 pub enum Message {
     /// Phase 1a, for all slots ≥ `from_slot`. `holds` lists the entries (slot, ballot) that the
     /// candidate has accepted itself, so that acceptors may leave their values out.
-    Prepare { ballot: Ballot, from_slot: Slot, holds: Vec<(Slot, Ballot)> },
-    /// Phase 1b. Long answers travel in chunks: `chunk` counts from 0, `last` ends them.
+    Prepare {
+        ballot: Ballot,
+        from_slot: Slot,
+        holds: Vec<(Slot, Ballot)>,
+    },
+    /// Phase 1b. Long answers travel in chunks. Each chunk is true by itself: it lists every entry
+    /// that the acceptor holds in slots `from_slot` up to, not including, `to_slot` (`None`: all
+    /// above). So chunks of a repeated answer may be mixed without hiding an entry.
     Promise {
         ballot: Ballot,
+        from_slot: Slot,
+        to_slot: Option<Slot>,
+        entries: Vec<PromisedEntry>,
         /// Everything below is known chosen by the acceptor.
         first_unchosen: Slot,
-        /// Everything below has been trimmed: the acceptor says nothing of it.
-        first_kept: Slot,
-        entries: Vec<PromisedEntry>,
-        chunk: u32,
-        last: bool,
         /// Wall clock of the acceptor, milliseconds since 1970: a new leader's clock starts from
         /// the lower median of its quorum (DESIGN §3, time).
         wall_ms: u64,
     },
     /// Refusal of phase 1 or 2: the acceptor has promised `promised`, above `ballot`.
-    Nack { ballot: Ballot, promised: Ballot },
+    Nack {
+        ballot: Ballot,
+        promised: Ballot,
+    },
     /// Refusal: the acceptor has trimmed what `ballot` asks about. Catch up first.
-    Behind { ballot: Ballot, first_kept: Slot, first_unchosen: Slot },
+    Behind {
+        ballot: Ballot,
+        first_kept: Slot,
+        first_unchosen: Slot,
+    },
     /// Phase 2a: one slot, one value. `hint` as in the heartbeat.
-    Accept { ballot: Ballot, slot: Slot, value: Value, hint: Slot },
+    Accept {
+        ballot: Ballot,
+        slot: Slot,
+        value: Value,
+        hint: Slot,
+    },
     /// Phase 2b. `first_unchosen` lets the leader send what is missing.
-    Accepted { ballot: Ballot, slot: Slot, first_unchosen: Slot },
+    Accepted {
+        ballot: Ballot,
+        slot: Slot,
+        first_unchosen: Slot,
+    },
     Heartbeat(Heartbeat),
     /// The highest-id strategy's and anybody's question: are you there? Answered by a heartbeat at
     /// once. Sent when a connection to the leader closes (fast suspicion).
     Ping,
     /// Chosen values of the slots from `first` on, without a gap. From anybody who knows.
-    Chosen { first: Slot, values: Vec<Value> },
+    Chosen {
+        first: Slot,
+        values: Vec<Value>,
+    },
     /// The answer to `Chosen`, durable when it leaves: all below is known chosen here.
-    Learned { first_unchosen: Slot },
+    Learned {
+        first_unchosen: Slot,
+    },
     /// Please send chosen entries from this slot on (or a snapshot, when they are trimmed).
-    CatchUp { first_unchosen: Slot },
+    CatchUp {
+        first_unchosen: Slot,
+    },
     /// A quorum read's round: do you still promise `ballot`?
-    Confirm { ballot: Ballot, round: u64 },
-    Confirmed { ballot: Ballot, round: u64 },
+    Confirm {
+        ballot: Ballot,
+        round: u64,
+    },
+    Confirmed {
+        ballot: Ballot,
+        round: u64,
+    },
 }
 
 impl Message {

@@ -27,8 +27,9 @@ pub enum Record {
     /// Every slot below is chosen, with the value that earlier records hold for it. A hint for the
     /// restart only: losing it costs a catch-up and nothing else.
     ChosenBelow(Slot),
-    /// A synced snapshot covers every slot below; earlier records of these slots may be gone.
-    SnapshotBelow(Slot),
+    /// Records of slots below may be gone: a synced snapshot covers them. Whoever asks about them
+    /// is answered `Behind`, also after a restart from an older snapshot.
+    TrimmedBelow(Slot),
 }
 
 impl Record {
@@ -37,7 +38,7 @@ impl Record {
     pub fn slot(&self) -> Option<Slot> {
         match self {
             Record::Accepted { slot, .. } | Record::Chosen { slot, .. } => Some(*slot),
-            Record::Promised(_) | Record::ChosenBelow(_) | Record::SnapshotBelow(_) => None,
+            Record::Promised(_) | Record::ChosenBelow(_) | Record::TrimmedBelow(_) => None,
         }
     }
 }

@@ -94,15 +94,21 @@ impl Replica {
         let _ = (now, peer, output);
     }
 
-    /// A synced snapshot covers every slot below `snapshot_below`; entries below `first_kept` (of
-    /// the snapshot before it) may go. Both must lie at or below `first_unchosen`.
-    pub fn trim(&mut self, snapshot_below: Slot, first_kept: Slot, output: &mut Output) {
-        let _ = (snapshot_below, first_kept, output);
+    /// Entries below `first_kept` may go: a synced snapshot covers them. It must lie at or below
+    /// `first_unchosen`. The journal may drop their segments once the record is synced.
+    pub fn trim(&mut self, first_kept: Slot, output: &mut Output) {
+        let _ = (first_kept, output);
     }
 
     /// A snapshot received from a peer, covering all slots below `below`, is synced and installed
     /// in the store. Promise and accepted entries at or above it stay.
-    pub fn install(&mut self, now: Now, below: Slot, configuration: Configuration, output: &mut Output) {
+    pub fn install(
+        &mut self,
+        now: Now,
+        below: Slot,
+        configuration: Configuration,
+        output: &mut Output,
+    ) {
         let _ = (now, below, configuration, output);
     }
 
