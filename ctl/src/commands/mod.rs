@@ -1,0 +1,32 @@
+//! One file a verb: its flags, whose doc comments are its help, and `run`: load, call, show.
+//! To add a verb: its file, a line in `Verb`, a line in `Verb::run`.
+
+pub mod r#gen;
+
+use std::process::ExitCode;
+
+use clap::Subcommand;
+
+use crate::cli::Context;
+use crate::error::Error;
+
+#[derive(Debug, Subcommand)]
+pub enum Verb {
+    Gen(r#gen::Args),
+}
+
+impl Verb {
+    pub async fn run(self, context: &Context) -> Result<ExitCode, Error> {
+        match self {
+            Verb::Gen(args) => r#gen::run(args, context).await,
+        }
+    }
+
+    /// Verbs that end by themselves on the first Ctrl-C: they watch `context.interrupt`, finish
+    /// their current step and say where they stopped. All others are simply ended (exit 130).
+    pub fn finishes_its_step(&self) -> bool {
+        match self {
+            Verb::Gen(_) => false,
+        }
+    }
+}
