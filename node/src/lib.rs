@@ -1,2 +1,4 @@
 //! The node: a Multi-Paxos replica, a durable journal and an in-memory store behind a Redis door.
 //! `main.rs` is the binary; everything else is here, so that tests can reach it.
+
+pub mod wire;

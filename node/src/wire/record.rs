@@ -1,0 +1,84 @@
+//! Bytes of [`paxos::Record`], as the journal keeps them: version, group, kind, fields. The
+//! journal adds length and checksum.
+
+use bytes::Bytes;
+use paxos::{Record, Slot};
+
+use super::bytes::{Input, Out};
+use super::value::{ballot, put_ballot, put_value, slot, value};
+use super::{GROUP, WireError, check_group};
+
+/// Version of the records that this release writes.
+pub const RECORD_VERSION: u8 = 1;
+/// Oldest version that it reads: the one before, so that an upgrade finds its own journal.
+pub const RECORD_VERSION_OLDEST: u8 = 1;
+
+const _: () = assert!(RECORD_VERSION - RECORD_VERSION_OLDEST <= 1);
+
+const PROMISED: u8 = 1;
+const ACCEPTED: u8 = 2;
+const CHOSEN: u8 = 3;
+const CHOSEN_BELOW: u8 = 4;
+const TRIMMED_BELOW: u8 = 5;
+
+pub fn encode_record(record: &Record, out: &mut impl Out) {
+    out.u8(RECORD_VERSION);
+    out.u32(GROUP);
+    match record {
+        Record::Promised(ballot) => {
+            out.u8(PROMISED);
+            put_ballot(out, *ballot);
+        }
+        Record::Accepted { slot, ballot, value } => {
+            out.u8(ACCEPTED);
+            out.u64(slot.0);
+            put_ballot(out, *ballot);
+            put_value(out, value);
+        }
+        Record::Chosen { slot, value } => {
+            out.u8(CHOSEN);
+            out.u64(slot.0);
+            put_value(out, value);
+        }
+        Record::ChosenBelow(Slot(below)) => {
+            out.u8(CHOSEN_BELOW);
+            out.u64(*below);
+        }
+        Record::TrimmedBelow(Slot(below)) => {
+            out.u8(TRIMMED_BELOW);
+            out.u64(*below);
+        }
+    }
+}
+
+pub fn decode_record(bytes: Bytes) -> Result<Record, WireError> {
+    let mut input = Input::new(bytes);
+    let found = input.u8("record version")?;
+    if found > RECORD_VERSION {
+        return Err(WireError::NewerVersion { what: "record", found, newest: RECORD_VERSION });
+    }
+    if found < RECORD_VERSION_OLDEST {
+        return Err(WireError::OlderVersion {
+            what: "record",
+            found,
+            oldest: RECORD_VERSION_OLDEST,
+        });
+    }
+    check_group(&mut input)?;
+    let record = match input.u8("record kind")? {
+        PROMISED => Record::Promised(ballot(&mut input)?),
+        ACCEPTED => Record::Accepted {
+            slot: slot(&mut input, "slot accepted")?,
+            ballot: ballot(&mut input)?,
+            value: value(&mut input)?,
+        },
+        CHOSEN => {
+            Record::Chosen { slot: slot(&mut input, "slot chosen")?, value: value(&mut input)? }
+        }
+        CHOSEN_BELOW => Record::ChosenBelow(slot(&mut input, "slot chosen below")?),
+        TRIMMED_BELOW => Record::TrimmedBelow(slot(&mut input, "slot trimmed below")?),
+        value => return Err(WireError::UnknownKind { what: "record", value }),
+    };
+    input.end()?;
+    Ok(record)
+}

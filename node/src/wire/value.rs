@@ -1,0 +1,120 @@
+//! Ballots, slots, values and configurations: what both messages and records are made of.
+
+use std::collections::BTreeMap;
+
+use paxos::{Ballot, BatchId, Configuration, Member, NodeId, Role, Slot, Value};
+
+use super::WireError;
+use super::bytes::{Input, Out};
+
+const NOOP: u8 = 0;
+const BATCH: u8 = 1;
+const CONFIGURATION: u8 = 2;
+
+const VOTER: u8 = 0;
+const LEARNER: u8 = 1;
+
+/// The least that one member takes: id, role, incarnation and three empty fields.
+const MEMBER_LEN_MIN: usize = 4 + 1 + 8 + 3 * 2;
+
+pub(super) const BALLOT_LEN: usize = 4 + 8 + 4;
+
+pub(super) fn put_ballot(out: &mut impl Out, ballot: Ballot) {
+    out.u32(ballot.configuration);
+    out.u64(ballot.round);
+    out.u32(ballot.node.0);
+}
+
+pub(super) fn ballot(input: &mut Input) -> Result<Ballot, WireError> {
+    Ok(Ballot {
+        configuration: input.u32("ballot configuration")?,
+        round: input.u64("ballot round")?,
+        node: NodeId(input.u32("ballot node")?),
+    })
+}
+
+pub(super) fn slot(input: &mut Input, what: &'static str) -> Result<Slot, WireError> {
+    Ok(Slot(input.u64(what)?))
+}
+
+pub(super) fn put_value(out: &mut impl Out, value: &Value) {
+    match value {
+        Value::Noop => out.u8(NOOP),
+        Value::Batch { id, payload } => {
+            out.u8(BATCH);
+            put_batch_id(out, *id);
+            out.blob(payload);
+        }
+        Value::Configuration { id, configuration } => {
+            out.u8(CONFIGURATION);
+            put_batch_id(out, *id);
+            put_configuration(out, configuration);
+        }
+    }
+}
+
+pub(super) fn value(input: &mut Input) -> Result<Value, WireError> {
+    match input.u8("value kind")? {
+        NOOP => Ok(Value::Noop),
+        BATCH => Ok(Value::Batch { id: batch_id(input)?, payload: input.blob("batch payload")? }),
+        CONFIGURATION => {
+            Ok(Value::Configuration { id: batch_id(input)?, configuration: configuration(input)? })
+        }
+        value => Err(WireError::UnknownKind { what: "value", value }),
+    }
+}
+
+fn put_batch_id(out: &mut impl Out, id: BatchId) {
+    out.u64(id.incarnation);
+    out.u64(id.counter);
+}
+
+fn batch_id(input: &mut Input) -> Result<BatchId, WireError> {
+    Ok(BatchId {
+        incarnation: input.u64("batch incarnation")?,
+        counter: input.u64("batch counter")?,
+    })
+}
+
+pub(super) fn put_configuration(out: &mut impl Out, configuration: &Configuration) {
+    out.u32(configuration.number);
+    out.u32(configuration.store_version);
+    out.count(configuration.members.len());
+    for (id, member) in &configuration.members {
+        out.u32(id.0);
+        out.u8(match member.role {
+            Role::Voter => VOTER,
+            Role::Learner => LEARNER,
+        });
+        out.u64(member.incarnation);
+        out.short(&member.public_key);
+        out.short(member.peer_address.as_bytes());
+        out.short(member.client_address.as_bytes());
+    }
+}
+
+pub(super) fn configuration(input: &mut Input) -> Result<Configuration, WireError> {
+    let number = input.u32("configuration number")?;
+    let store_version = input.u32("store version")?;
+    let count = input.count(MEMBER_LEN_MIN, "configuration members")?;
+    let mut members = BTreeMap::new();
+    for _ in 0..count {
+        let id = NodeId(input.u32("member id")?);
+        let role = match input.u8("member role")? {
+            VOTER => Role::Voter,
+            LEARNER => Role::Learner,
+            value => return Err(WireError::UnknownKind { what: "member role", value }),
+        };
+        let member = Member {
+            role,
+            incarnation: input.u64("member incarnation")?,
+            public_key: input.short("member public key")?,
+            peer_address: input.text("member peer address")?,
+            client_address: input.text("member client address")?,
+        };
+        if members.insert(id, member).is_some() {
+            return Err(WireError::Duplicate { what: "configuration member", id: id.0 });
+        }
+    }
+    Ok(Configuration { number, members, store_version })
+}
