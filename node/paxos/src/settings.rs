@@ -53,6 +53,17 @@ impl Timing {
     };
 }
 
+/// Bounds on what is in flight and on the size of messages.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Limits {
+    /// Slots that may be in flight at once.
+    pub window_slots: u64,
+    /// Bytes of values that may be in flight at once.
+    pub window_bytes: usize,
+    /// Bytes of values in one `Chosen` message or one chunk of a Promise.
+    pub chunk_bytes: usize,
+}
+
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Settings {
     pub id: NodeId,
@@ -64,12 +75,7 @@ pub struct Settings {
     pub timing: Timing,
     /// Breaks ties between candidates, higher first.
     pub priority: u32,
-    /// Slots that may be in flight at once.
-    pub window_slots: u64,
-    /// Bytes of values that may be in flight at once.
-    pub window_bytes: usize,
-    /// Bytes of values in one `Chosen` message or one chunk of a Promise.
-    pub chunk_bytes: usize,
+    pub limits: Limits,
 }
 
 impl Settings {
@@ -82,9 +88,7 @@ impl Settings {
             election: ElectionStrategy::Ballot,
             timing: Timing::LAN,
             priority: 0,
-            window_slots: 256,
-            window_bytes: 16 << 20,
-            chunk_bytes: 256 << 10,
+            limits: Limits { window_slots: 256, window_bytes: 16 << 20, chunk_bytes: 256 << 10 },
         }
     }
 }

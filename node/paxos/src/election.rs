@@ -1,0 +1,431 @@
+//! Who should lead: a strategy, fed by heartbeats alone. It never touches safety; two leaders at
+//! once are slow, not wrong.
+//!
+//! `Ballot` (default) follows *Omni-Paxos* (EuroSys '23) in its two ideas: a leader must be
+//! *quorum-connected*, both ways, and who is content with a leader says so. A node takes over only
+//! if it is quorum-connected and nobody whom it reaches is happy with a leader. That keeps a group
+//! live under the three partial partitions (quorum loss, constrained election, chained), and a
+//! returning node cannot disturb a healthy leader. Nodes that cannot accept (full or hung disk)
+//! count as unreachable: grey failure (PITFALLS 103).
+//!
+//! `HighestId` is the lecture's rule: who hears no higher id for two heartbeat intervals leads.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use crate::ballot::{Ballot, NodeId, Slot};
+use crate::configuration::Configuration;
+use crate::message::Heartbeat;
+use crate::output::Deposed;
+use crate::settings::{ElectionStrategy, Settings};
+
+/// What this node knows of one peer.
+#[derive(Debug, Default)]
+pub(crate) struct Peer {
+    pub(crate) heartbeat: Heartbeat,
+    /// When that heartbeat arrived; `None` before the first, and after its connection closed.
+    received_us: Option<u64>,
+    /// When the newest own heartbeat that the peer has echoed was sent.
+    echoed_us: Option<u64>,
+    pub(crate) round_trip_us: Option<u64>,
+    /// Everything below is known chosen by the peer.
+    pub(crate) first_unchosen: Slot,
+    /// A `Chosen` is on its way: slots below, sent then.
+    pub(crate) sent_chosen: Option<(Slot, u64)>,
+    /// When a snapshot was last asked for on the peer's behalf.
+    pub(crate) snapshot_us: Option<u64>,
+}
+
+/// The leader that this node follows.
+#[derive(Clone, Copy, Debug)]
+struct Followed {
+    node: NodeId,
+    ballot: Ballot,
+    heard_us: u64,
+    can_choose: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Standing {
+    Following,
+    Preparing,
+    Leading,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Decision {
+    Stay,
+    TakeOver,
+    StepDown(Deposed),
+}
+
+#[derive(Debug)]
+pub(crate) struct Election {
+    settings: Settings,
+    pub(crate) peers: BTreeMap<NodeId, Peer>,
+    followed: Option<Followed>,
+    pub(crate) can_accept: bool,
+    sequence: u64,
+    /// When the newest own heartbeats were sent.
+    sent: VecDeque<(u64, u64)>,
+    next_heartbeat_us: u64,
+    started_us: u64,
+    last_tick_us: u64,
+    /// Since when everything has spoken for taking over.
+    eligible_since_us: Option<u64>,
+    /// No candidacy before: somebody else's is under way, or the own one has failed.
+    deferred_until_us: u64,
+    /// Failed attempts at phase 1 in a row.
+    attempts: u32,
+    quorum_connected_us: u64,
+    elections_us: VecDeque<u64>,
+    jitter_us: u64,
+    random: u64,
+}
+
+const SENT_MAX: usize = 128;
+const MINUTE_US: u64 = 60_000_000;
+
+impl Election {
+    pub(crate) fn new(settings: &Settings, now_us: u64) -> Election {
+        let mut election = Election {
+            settings: settings.clone(),
+            peers: BTreeMap::new(),
+            followed: None,
+            can_accept: true,
+            sequence: 0,
+            sent: VecDeque::new(),
+            next_heartbeat_us: now_us,
+            started_us: now_us,
+            last_tick_us: now_us,
+            eligible_since_us: None,
+            deferred_until_us: now_us,
+            attempts: 0,
+            quorum_connected_us: now_us,
+            elections_us: VecDeque::new(),
+            jitter_us: 0,
+            random: settings.seed,
+        };
+        election.jitter_us = election.draw(settings.timing.silence_jitter_us);
+        election
+    }
+
+    /// Is a heartbeat due? Then notes the next one.
+    pub(crate) fn heartbeat_due(&mut self, now_us: u64) -> bool {
+        let due = now_us >= self.next_heartbeat_us;
+        if due {
+            self.next_heartbeat_us = now_us + self.settings.timing.heartbeat_us;
+        }
+        due
+    }
+
+    /// The number of the heartbeat that is sent now.
+    pub(crate) fn next_sequence(&mut self, now_us: u64) -> u64 {
+        self.sequence += 1;
+        self.sent.push_back((self.sequence, now_us));
+        if self.sent.len() > SENT_MAX {
+            self.sent.pop_front();
+        }
+        self.sequence
+    }
+
+    /// What to echo to `peer`: its newest heartbeat and how long ago that arrived.
+    pub(crate) fn echo_to(&self, peer: NodeId, now_us: u64) -> (u64, u64) {
+        match self.peers.get(&peer) {
+            Some(Peer { heartbeat, received_us: Some(received_us), .. }) => {
+                (heartbeat.sequence, now_us.saturating_sub(*received_us))
+            }
+            _ => (0, 0),
+        }
+    }
+
+    pub(crate) fn on_heartbeat(&mut self, from: NodeId, heartbeat: Heartbeat, now_us: u64) {
+        let echoed_us = self
+            .sent
+            .binary_search_by_key(&heartbeat.echo, |(sequence, _)| *sequence)
+            .ok()
+            .map(|index| self.sent[index].1);
+        let peer = self.peers.entry(from).or_default();
+        if let Some(echoed_us) = echoed_us {
+            peer.echoed_us = peer.echoed_us.max(Some(echoed_us));
+            let there_and_back = now_us.saturating_sub(echoed_us);
+            peer.round_trip_us = Some(there_and_back.saturating_sub(heartbeat.echo_age_us));
+        }
+        peer.received_us = Some(now_us);
+        peer.first_unchosen = heartbeat.first_unchosen;
+        match heartbeat.leading {
+            Some(ballot) => {
+                let can_choose = heartbeat.quorum_connected;
+                let newer = self.followed.is_none_or(|followed| ballot >= followed.ballot);
+                if newer {
+                    self.followed =
+                        Some(Followed { node: from, ballot, heard_us: now_us, can_choose });
+                }
+            }
+            // The one whom we follow no longer leads.
+            None => self.followed = self.followed.filter(|followed| followed.node != from),
+        }
+        peer.heartbeat = heartbeat;
+    }
+
+    /// Any message of a ballot's phase 2 is a sign of life of its leader.
+    pub(crate) fn on_leader_message(&mut self, ballot: Ballot, now_us: u64) {
+        match &mut self.followed {
+            Some(followed) if ballot < followed.ballot => {}
+            Some(followed) if ballot == followed.ballot => followed.heard_us = now_us,
+            _ => {
+                self.followed = Some(Followed {
+                    node: ballot.node,
+                    ballot,
+                    heard_us: now_us,
+                    can_choose: true,
+                });
+            }
+        }
+    }
+
+    /// This node has promised another's `ballot`: let that candidate finish its phase 1 first.
+    pub(crate) fn on_promised_other(&mut self, ballot: Ballot, now_us: u64) {
+        self.followed = self.followed.filter(|followed| followed.ballot >= ballot);
+        self.defer(now_us, self.settings.timing.phase1_us);
+    }
+
+    /// The connection to `peer` has closed: until it is heard again, it counts as gone. True when it
+    /// was the leader.
+    pub(crate) fn on_disconnected(&mut self, peer: NodeId) -> bool {
+        if let Some(peer) = self.peers.get_mut(&peer) {
+            peer.received_us = None;
+            peer.echoed_us = None;
+            peer.sent_chosen = None;
+        }
+        let was_leader = self.followed.is_some_and(|followed| followed.node == peer);
+        if was_leader {
+            self.followed = None;
+        }
+        was_leader
+    }
+
+    pub(crate) fn on_elected(&mut self, now_us: u64) {
+        self.followed = None;
+        self.attempts = 0;
+        self.quorum_connected_us = now_us;
+        self.note_election(now_us);
+    }
+
+    /// An own candidacy or reign has ended. Back off before the next, longer each time, by chance,
+    /// so that two proposers do not keep each other from ever leading (PITFALLS 21).
+    pub(crate) fn on_deposed(&mut self, reason: Deposed, now_us: u64) {
+        let timing = self.settings.timing;
+        self.eligible_since_us = None;
+        match reason {
+            // It could not choose: give the others time to take over.
+            Deposed::LostQuorum => self.defer(now_us, 2 * timing.silence_us),
+            Deposed::OwnPromise | Deposed::HigherId | Deposed::NewConfiguration => {}
+            Deposed::Nacked | Deposed::Outvoted | Deposed::GaveUp => {
+                let longest =
+                    (timing.takeover_rank_us << self.attempts.min(10)).min(timing.phase1_us);
+                self.attempts += 1;
+                let delay_us = self.draw(longest);
+                self.defer(now_us, delay_us);
+            }
+        }
+    }
+
+    /// How long the next attempt at phase 1 may take.
+    pub(crate) fn phase1_us(&self) -> u64 {
+        let timing = self.settings.timing;
+        (timing.phase1_us << self.attempts.min(10)).min(timing.phase1_us_max)
+    }
+
+    pub(crate) fn note_election(&mut self, now_us: u64) {
+        self.elections_us.push_back(now_us);
+        while self.elections_us.front().is_some_and(|at| now_us.saturating_sub(*at) > MINUTE_US) {
+            self.elections_us.pop_front();
+        }
+        self.jitter_us = self.draw(self.settings.timing.silence_jitter_us);
+    }
+
+    /// The leader that this node follows and is content with.
+    pub(crate) fn happy_with(&self, now_us: u64) -> Option<NodeId> {
+        let followed = self.followed?;
+        let silent_us = now_us.saturating_sub(followed.heard_us);
+        let content = match self.settings.election {
+            ElectionStrategy::Ballot => followed.can_choose && silent_us < self.silence_us(now_us),
+            ElectionStrategy::HighestId => silent_us < 2 * self.settings.timing.heartbeat_us,
+        };
+        content.then_some(followed.node)
+    }
+
+    /// The leader of the newest ballot heard of, content with it or not.
+    pub(crate) fn followed(&self) -> Option<(NodeId, Ballot)> {
+        self.followed.map(|followed| (followed.node, followed.ballot))
+    }
+
+    /// Peers heard lately that have heard this node lately.
+    pub(crate) fn connected(&self, now_us: u64) -> impl Iterator<Item = (NodeId, &Peer)> + '_ {
+        let reach_us = self.settings.timing.silence_us;
+        let recent = move |at: Option<u64>, span_us: u64| {
+            at.is_some_and(|at| now_us.saturating_sub(at) < span_us)
+        };
+        self.peers
+            .iter()
+            .filter(move |(_, peer)| {
+                recent(peer.received_us, reach_us) && recent(peer.echoed_us, 2 * reach_us)
+            })
+            .map(|(node, peer)| (*node, peer))
+    }
+
+    /// Does this node reach, both ways, a quorum of voters that can accept?
+    pub(crate) fn is_quorum_connected(&self, now_us: u64, configuration: &Configuration) -> bool {
+        let own = self.settings.id;
+        let own_vote = usize::from(configuration.is_voter(own) && self.can_accept);
+        let others = self
+            .connected(now_us)
+            .filter(|(node, peer)| configuration.is_voter(*node) && peer.heartbeat.can_accept)
+            .count();
+        own_vote + others >= configuration.quorum_size()
+    }
+
+    /// Time has passed. A node that was itself paused must not take that for the others' silence
+    /// (PITFALLS 104): it moves all it remembers forward by its own lateness.
+    pub(crate) fn on_tick(&mut self, now_us: u64) {
+        let late_us = now_us.saturating_sub(self.last_tick_us);
+        self.last_tick_us = now_us;
+        if late_us <= self.settings.timing.heartbeat_us {
+            return;
+        }
+        let forward = |at: u64| (at + late_us).min(now_us);
+        for peer in self.peers.values_mut() {
+            peer.received_us = peer.received_us.map(forward);
+            peer.echoed_us = peer.echoed_us.map(forward);
+        }
+        if let Some(followed) = &mut self.followed {
+            followed.heard_us = forward(followed.heard_us);
+        }
+        self.quorum_connected_us = forward(self.quorum_connected_us);
+        self.eligible_since_us = None;
+    }
+
+    /// What this node should do now. `stalled` says that it leads and has chosen nothing of what is
+    /// pending for too long.
+    pub(crate) fn decide(
+        &mut self,
+        now_us: u64,
+        configuration: &Configuration,
+        standing: Standing,
+        stalled: bool,
+    ) -> Decision {
+        if !configuration.is_voter(self.settings.id) {
+            return match standing {
+                Standing::Following => Decision::Stay,
+                _ => Decision::StepDown(Deposed::NewConfiguration),
+            };
+        }
+        match self.settings.election {
+            ElectionStrategy::Ballot => {
+                self.decide_by_ballot(now_us, configuration, standing, stalled)
+            }
+            ElectionStrategy::HighestId => self.decide_by_id(now_us, standing),
+        }
+    }
+
+    fn decide_by_ballot(
+        &mut self,
+        now_us: u64,
+        configuration: &Configuration,
+        standing: Standing,
+        stalled: bool,
+    ) -> Decision {
+        let quorum_connected = self.is_quorum_connected(now_us, configuration);
+        if quorum_connected {
+            self.quorum_connected_us = now_us;
+        }
+        match standing {
+            Standing::Leading => {
+                let cut_off_us = now_us.saturating_sub(self.quorum_connected_us);
+                let full = !self.can_accept && configuration.voters().count() > 1;
+                if stalled || full || cut_off_us >= self.settings.timing.silence_us {
+                    return Decision::StepDown(Deposed::LostQuorum);
+                }
+                Decision::Stay
+            }
+            Standing::Preparing => Decision::Stay,
+            Standing::Following => {
+                let eligible = self.can_accept
+                    && quorum_connected
+                    && now_us >= self.deferred_until_us
+                    && self.happy_with(now_us).is_none()
+                    && self.connected(now_us).all(|(_, peer)| peer.heartbeat.happy_with.is_none());
+                if !eligible {
+                    self.eligible_since_us = None;
+                    return Decision::Stay;
+                }
+                let since_us = *self.eligible_since_us.get_or_insert(now_us);
+                let delay_us =
+                    self.settings.timing.takeover_rank_us * self.rank(now_us, configuration);
+                if now_us.saturating_sub(since_us) < delay_us {
+                    return Decision::Stay;
+                }
+                Decision::TakeOver
+            }
+        }
+    }
+
+    fn decide_by_id(&mut self, now_us: u64, standing: Standing) -> Decision {
+        let patience_us = 2 * self.settings.timing.heartbeat_us;
+        let heard_lately = |peer: &Peer| {
+            peer.received_us.is_some_and(|at| now_us.saturating_sub(at) < patience_us)
+        };
+        let higher = self
+            .peers
+            .range(self.settings.id..)
+            .any(|(node, peer)| *node > self.settings.id && heard_lately(peer));
+        let just_started = now_us.saturating_sub(self.started_us) < patience_us;
+        match standing {
+            Standing::Following if higher || just_started || now_us < self.deferred_until_us => {
+                Decision::Stay
+            }
+            Standing::Following => Decision::TakeOver,
+            _ if higher => Decision::StepDown(Deposed::HigherId),
+            _ => Decision::Stay,
+        }
+    }
+
+    /// This node's place among those who could take over: by priority, then by id, highest first.
+    fn rank(&self, now_us: u64, configuration: &Configuration) -> u64 {
+        let own = (self.settings.priority, self.settings.id);
+        let better = self.connected(now_us).filter(|(node, peer)| {
+            let heartbeat = &peer.heartbeat;
+            configuration.is_voter(*node)
+                && heartbeat.can_accept
+                && heartbeat.quorum_connected
+                && (heartbeat.priority, *node) > own
+        });
+        better.count() as u64
+    }
+
+    /// Silence after which a leader is suspected. Three elections within a minute double it, up to a
+    /// second, until it is calm.
+    fn silence_us(&self, now_us: u64) -> u64 {
+        let recent = self.elections_us.iter().filter(|at| now_us.saturating_sub(**at) < MINUTE_US);
+        let silence_us = self.settings.timing.silence_us;
+        let base_us = if recent.count() >= 3 {
+            (2 * silence_us).min(1_000_000.max(silence_us))
+        } else {
+            silence_us
+        };
+        base_us + self.jitter_us
+    }
+
+    fn defer(&mut self, now_us: u64, delay_us: u64) {
+        self.deferred_until_us = self.deferred_until_us.max(now_us + delay_us);
+    }
+
+    /// A number from 0 to `bound`, by chance (SplitMix64; seeded, so that a run can be repeated).
+    fn draw(&mut self, bound: u64) -> u64 {
+        self.random = self.random.wrapping_add(0x9E37_79B9_7F4A_7C15);
+        let mut z = self.random;
+        z = (z ^ (z >> 30)).wrapping_mul(0xBF58_476D_1CE4_E5B9);
+        z = (z ^ (z >> 27)).wrapping_mul(0x94D0_49BB_1331_11EB);
+        (z ^ (z >> 31)) % (bound + 1)
+    }
+}

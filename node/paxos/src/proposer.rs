@@ -1,0 +1,277 @@
+//! The proposer: phase 1 once for all slots, then phase 2 for many slots at once.
+//!
+//! Phase 1 asks a quorum what it has accepted from `first_unchosen` on. What it reports is proposed
+//! again under the new ballot (for each slot the value of the highest ballot, rule P2c of *Paxos
+//! Made Simple* §2.2), gaps are filled with no-ops, and one no-op of the own ballot closes the
+//! adopted tail. From then on every batch takes the next slot, without waiting for the one before.
+
+use std::collections::BTreeMap;
+
+use crate::ballot::{Ballot, NodeId, Slot};
+use crate::configuration::Configuration;
+use crate::message::{Accepted, PromisedEntry, Value};
+use crate::quorum::Tally;
+
+#[derive(Debug)]
+pub(crate) enum Proposer {
+    Following,
+    Preparing(Preparing),
+    Leading(Leading),
+}
+
+/// Phase 1 under way.
+#[derive(Debug)]
+pub(crate) struct Preparing {
+    pub(crate) ballot: Ballot,
+    pub(crate) from_slot: Slot,
+    pub(crate) started_us: u64,
+    pub(crate) deadline_us: u64,
+    /// When the Prepares were sent last; they are repeated to whoever has not answered.
+    pub(crate) sent_us: u64,
+    answers: BTreeMap<NodeId, Answer>,
+    /// For each slot the highest entry reported so far.
+    highest: BTreeMap<Slot, (Accepted, Value)>,
+}
+
+/// How much of one acceptor's answer has arrived.
+#[derive(Debug)]
+struct Answer {
+    /// All its entries below are here; `None` when all are.
+    covered_to: Option<Slot>,
+    wall_ms: u64,
+}
+
+impl Preparing {
+    pub(crate) fn new(ballot: Ballot, from_slot: Slot, now_us: u64, deadline_us: u64) -> Preparing {
+        Preparing {
+            ballot,
+            from_slot,
+            started_us: now_us,
+            deadline_us,
+            sent_us: now_us,
+            answers: BTreeMap::new(),
+            highest: BTreeMap::new(),
+        }
+    }
+
+    /// Takes one chunk of a promise. Values that were left out because this node holds them come
+    /// from `own`.
+    pub(crate) fn on_promise(
+        &mut self,
+        from: NodeId,
+        covers: (Slot, Option<Slot>),
+        entries: Vec<PromisedEntry>,
+        wall_ms: u64,
+        own: impl Fn(Slot, Ballot) -> Option<Value>,
+    ) {
+        for PromisedEntry { slot, accepted, value } in entries {
+            let value = value.or_else(|| match accepted {
+                Accepted::Under(ballot) => own(slot, ballot),
+                Accepted::Chosen => None,
+            });
+            // The own entry is gone only when it became chosen or was overwritten by a higher
+            // ballot; both are reported by the own acceptor or end this candidacy.
+            let Some(value) = value else { continue };
+            let known = self.highest.get(&slot).map(|(held, _)| *held);
+            if known.is_none_or(|held| accepted > held) {
+                self.highest.insert(slot, (accepted, value));
+            }
+        }
+        let (start, end) = covers;
+        let answer = self
+            .answers
+            .entry(from)
+            .or_insert(Answer { covered_to: Some(self.from_slot), wall_ms });
+        // A chunk that leaves a hole behind the last one proves nothing above the hole; the next
+        // repeat of the Prepare brings the missing one.
+        if let Some(covered_to) = answer.covered_to
+            && start <= covered_to
+        {
+            answer.covered_to = end.map(|end| end.max(covered_to));
+        }
+    }
+
+    pub(crate) fn has_answered(&self, node: NodeId) -> bool {
+        self.answers.get(&node).is_some_and(|answer| answer.covered_to.is_none())
+    }
+
+    /// Have enough acceptors answered in full?
+    pub(crate) fn reached(&self, configuration: &Configuration) -> bool {
+        let mut tally = Tally::default();
+        for node in self.answers.keys().filter(|node| self.has_answered(**node)) {
+            tally.add(*node);
+        }
+        tally.reached(configuration)
+    }
+
+    /// The value to adopt for a slot, if anybody reported one.
+    pub(crate) fn adopted(&self, slot: Slot) -> Option<&Value> {
+        self.highest.get(&slot).map(|(_, value)| value)
+    }
+
+    pub(crate) fn last_slot(&self) -> Option<Slot> {
+        self.highest.last_key_value().map(|(slot, _)| *slot)
+    }
+
+    /// Lower median of the wall clocks of those who answered in full: with a quorum of honest
+    /// clocks it lies within their range, however wrong the others are (PITFALLS 107).
+    pub(crate) fn wall_ms_median(&self) -> u64 {
+        let mut clocks: Vec<u64> = self
+            .answers
+            .values()
+            .filter(|answer| answer.covered_to.is_none())
+            .map(|answer| answer.wall_ms)
+            .collect();
+        clocks.sort_unstable();
+        clocks.get(clocks.len().saturating_sub(1) / 2).copied().unwrap_or(0)
+    }
+}
+
+/// One slot in flight.
+#[derive(Debug)]
+pub(crate) struct Proposal {
+    pub(crate) value: Value,
+    pub(crate) tally: Tally,
+    /// A quorum has accepted; declared chosen when every lower slot is.
+    pub(crate) tallied: bool,
+    pub(crate) first_sent_us: u64,
+    pub(crate) sent_us: u64,
+}
+
+/// A slot that this ballot has tallied, until every member has it.
+#[derive(Debug)]
+struct Settled {
+    tally: Tally,
+    sent_us: u64,
+}
+
+/// Phase 2.
+///
+/// Invariants:
+/// - `hint` ≤ every slot in `in_flight`; every slot below `hint` was known chosen when phase 1
+///   ended, or was tallied by this ballot;
+/// - `in_flight` has no gap between `hint` and `next_slot`.
+#[derive(Debug)]
+pub(crate) struct Leading {
+    pub(crate) ballot: Ballot,
+    pub(crate) next_slot: Slot,
+    /// Acceptors may take as chosen what they hold below, under this ballot.
+    pub(crate) hint: Slot,
+    /// The no-op that opened this reign. Reads wait for it.
+    pub(crate) own_slot: Slot,
+    pub(crate) in_flight: BTreeMap<Slot, Proposal>,
+    pub(crate) in_flight_bytes: usize,
+    /// When a slot was last tallied, or the first was proposed into an idle pipeline.
+    pub(crate) progress_us: u64,
+    settled: BTreeMap<Slot, Settled>,
+}
+
+/// Whether a member needs a slot by `Chosen`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Delivery {
+    /// It holds the entry under this ballot, or the Accept is still fresh: the hint will do.
+    UnderWay,
+    Needed,
+}
+
+impl Leading {
+    /// Slots that stay in memory after they were chosen, to know who has them.
+    const SETTLED_MAX: usize = 4096;
+
+    pub(crate) fn new(ballot: Ballot, first_slot: Slot, now_us: u64) -> Leading {
+        Leading {
+            ballot,
+            next_slot: first_slot,
+            hint: first_slot,
+            own_slot: first_slot,
+            in_flight: BTreeMap::new(),
+            in_flight_bytes: 0,
+            progress_us: now_us,
+            settled: BTreeMap::new(),
+        }
+    }
+
+    /// Puts `value` into the next slot.
+    pub(crate) fn propose(&mut self, value: Value, now_us: u64) -> Slot {
+        let slot = self.next_slot;
+        self.next_slot = slot.next();
+        if self.in_flight.is_empty() {
+            self.progress_us = now_us;
+        }
+        self.in_flight_bytes += value.len_bytes();
+        let proposal = Proposal {
+            value,
+            tally: Tally::default(),
+            tallied: false,
+            first_sent_us: now_us,
+            sent_us: now_us,
+        };
+        self.in_flight.insert(slot, proposal);
+        slot
+    }
+
+    /// Counts an Accepted. True when it completes the slot's quorum.
+    pub(crate) fn on_accepted(
+        &mut self,
+        from: NodeId,
+        slot: Slot,
+        configuration: &Configuration,
+    ) -> bool {
+        if let Some(settled) = self.settled.get_mut(&slot) {
+            settled.tally.add(from);
+            if configuration.members.keys().all(|member| settled.tally.contains(*member)) {
+                self.settled.remove(&slot);
+            }
+            return false;
+        }
+        let Some(proposal) = self.in_flight.get_mut(&slot) else { return false };
+        proposal.tally.add(from);
+        let completes = !proposal.tallied && proposal.tally.reached(configuration);
+        proposal.tallied |= completes;
+        completes
+    }
+
+    /// Takes the next slot out of flight once it and all before it are tallied.
+    pub(crate) fn settle_next(&mut self, now_us: u64) -> Option<(Slot, u64)> {
+        let slot = self.hint;
+        if !self.in_flight.get(&slot)?.tallied {
+            return None;
+        }
+        let proposal = self.in_flight.remove(&slot)?;
+        self.hint = slot.next();
+        self.in_flight_bytes -= proposal.value.len_bytes();
+        self.progress_us = now_us;
+        let settled = Settled { tally: proposal.tally, sent_us: proposal.sent_us };
+        self.settled.insert(slot, settled);
+        if self.settled.len() > Self::SETTLED_MAX {
+            self.settled.pop_first();
+        }
+        Some((slot, now_us.saturating_sub(proposal.first_sent_us)))
+    }
+
+    /// Does `peer`, which lacks chosen slot `slot`, need it by `Chosen`? Not while its Accept may
+    /// still be on the way, or a slow follower would be sent everything twice.
+    pub(crate) fn delivery(
+        &self,
+        peer: NodeId,
+        slot: Slot,
+        now_us: u64,
+        resend_us: u64,
+    ) -> Delivery {
+        match self.settled.get(&slot) {
+            Some(settled) if settled.tally.contains(peer) => Delivery::UnderWay,
+            Some(settled) if now_us.saturating_sub(settled.sent_us) < resend_us => {
+                Delivery::UnderWay
+            }
+            _ => Delivery::Needed,
+        }
+    }
+
+    /// Does it prove a higher ballot that `value` is chosen in `slot`? So it does where this ballot
+    /// proposed something else and has not tallied it, and where it has proposed nothing at all:
+    /// whatever lower ballots got chosen was reported in phase 1.
+    pub(crate) fn outvoted_by(&self, slot: Slot, value: &Value) -> bool {
+        let other = |proposal: &Proposal| !proposal.tallied && proposal.value != *value;
+        slot >= self.next_slot || self.in_flight.get(&slot).is_some_and(other)
+    }
+}
