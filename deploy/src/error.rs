@@ -1,0 +1,71 @@
+//! What can go wrong on the way to a running cluster: of which kind, on which host, while doing
+//! what, why, and what mends it. The front desk adds the exit code and prints it.
+
+use std::fmt;
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// The wish itself cannot be granted: an inventory or a file here that is wrong.
+    Usage,
+    /// A host could not be reached, or would not let us in.
+    Ssh,
+    /// A command ran on a host and failed there.
+    Remote,
+    /// The hosts are fine, but the cluster does not serve.
+    Unavailable,
+    /// Doing it would cost the quorum, or data.
+    Guard,
+    /// Somebody else holds the operator lock.
+    Lock,
+    /// Some hosts are done and some are not.
+    Partly,
+    /// Our own doing.
+    Internal,
+}
+
+#[derive(Clone, Debug)]
+pub struct Error {
+    pub kind: Kind,
+    pub host: Option<Box<str>>,
+    pub doing: String,
+    pub causes: Vec<String>,
+    pub hint: Option<String>,
+}
+
+pub type Result<T, E = Error> = std::result::Result<T, E>;
+
+impl Error {
+    pub fn new(kind: Kind, doing: impl Into<String>) -> Self {
+        Error { kind, host: None, doing: doing.into(), causes: Vec::new(), hint: None }
+    }
+
+    pub fn on(mut self, host: impl Into<Box<str>>) -> Self {
+        self.host = Some(host.into());
+        self
+    }
+
+    pub fn because(mut self, cause: impl fmt::Display) -> Self {
+        self.causes.push(cause.to_string());
+        self
+    }
+
+    pub fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if let Some(host) = &self.host {
+            write!(f, "{host}: ")?;
+        }
+        write!(f, "{}", self.doing)?;
+        for cause in &self.causes {
+            write!(f, ": {cause}")?;
+        }
+        Ok(())
+    }
+}
+
+impl std::error::Error for Error {}
