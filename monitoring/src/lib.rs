@@ -1,1 +1,11 @@
-//! Placeholder.
+//! What we watch: one table of metrics, the page that a node shows of itself, and the verdict that
+//! an operator's tool draws from the pages of all nodes.
+//!
+//! - [`metrics`]: THE table. Name, kind, labels, buckets, unit and help of every metric. Rules and
+//!   dashboards beside this crate may only speak of what stands there; tests hold them to it.
+//! - [`exposition`]: a `prometheus::Registry` made from the table, and its text.
+//! - [`status`]: the `/status` page of one node, and whether that node is ready.
+
+pub mod exposition;
+pub mod metrics;
+pub mod status;

@@ -2,3 +2,10 @@
 //! `main.rs` is the binary; everything else is here, so that tests can reach it.
 
 pub mod wire;
+
+pub mod access;
+pub mod http;
+pub mod lag;
+pub mod metrics;
+pub mod published;
+pub mod recent;
