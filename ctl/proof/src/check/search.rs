@@ -1,0 +1,269 @@
+//! The search for one order of a key's operations that explains every answer.
+//!
+//! A *configuration* says which operations have been given their place so far, and the state after
+//! them. From it, an operation may be next when no operation that is still without a place had
+//! returned before this one was invoked. The search goes depth first and never enters a
+//! configuration twice. Three facts keep it small:
+//!
+//! * An operation that may be next, whose answer fits and that leaves the state as it is (a read),
+//!   can be placed at once: any order that places it later still holds with it moved here.
+//! * Operations of unknown fate need no place at all. Those with the same effect are alike but for
+//!   their invocation, so they are used in the order of their invocations.
+//! * Values that no read has seen are alike too, as long as only SET, GET and DEL touch the key: all
+//!   unknown SETs of such values count as one effect.
+
+use std::collections::{BTreeMap, HashSet};
+use std::time::Instant;
+
+use bytes::Bytes;
+
+use super::Verdict;
+use super::model::{ABSENT, State, Values};
+use crate::history::{Action, Answer, Operation, Outcome};
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Bound {
+    pub(super) configurations_max: usize,
+    pub(super) deadline: Instant,
+}
+
+/// Decides for one key; `name` is for the report.
+pub(super) fn key(name: &str, operations: &[&Operation], bound: Bound) -> Verdict {
+    let mut search = Search::new(operations);
+    match search.run(bound) {
+        Found::Order => Verdict::Holds,
+        Found::None { deepest } => {
+            Verdict::Violated(format!("key {name}: {}", search.explain(&deepest)))
+        }
+        Found::GaveUp { visited } => Verdict::Unknown(format!(
+            "key {name}: the search over {} operations was given up after {visited} configurations",
+            operations.len()
+        )),
+    }
+}
+
+/// An operation that was answered.
+#[derive(Debug)]
+struct Definite<'a> {
+    action: &'a Action,
+    answer: &'a Answer,
+    invoked_ns: u64,
+    returned_ns: u64,
+    client: u32,
+}
+
+/// Operations of unknown fate with one effect, by the times of their invocation.
+#[derive(Debug)]
+struct Maybe {
+    action: Action,
+    invoked_ns: Vec<u64>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+struct Configuration {
+    /// All definite operations below this have their place.
+    first_open: u32,
+    /// So have these above it, in order.
+    beyond: Vec<u32>,
+    /// How many of each kind of `Maybe` were used, where any was.
+    used: BTreeMap<u32, u32>,
+    state: State,
+}
+
+impl Configuration {
+    fn placed(&self) -> usize {
+        self.first_open as usize + self.beyond.len()
+    }
+
+    fn has_placed(&self, index: u32) -> bool {
+        index < self.first_open || self.beyond.binary_search(&index).is_ok()
+    }
+
+    fn place(&self, index: u32, state: State) -> Configuration {
+        let mut next = Configuration { state, ..self.clone() };
+        let at = next.beyond.binary_search(&index).expect_err("an operation has one place");
+        next.beyond.insert(at, index);
+        let closed =
+            next.beyond.iter().zip(next.first_open..).take_while(|(i, open)| *i == open).count();
+        next.beyond.drain(..closed);
+        next.first_open += closed as u32;
+        next
+    }
+
+    fn use_maybe(&self, kind: u32, state: State) -> Configuration {
+        let mut next = Configuration { state, ..self.clone() };
+        *next.used.entry(kind).or_default() += 1;
+        next
+    }
+}
+
+enum Found {
+    Order,
+    None { deepest: Configuration },
+    GaveUp { visited: usize },
+}
+
+struct Search<'a> {
+    values: Values,
+    /// In the order of their invocations.
+    definite: Vec<Definite<'a>>,
+    maybes: Vec<Maybe>,
+}
+
+impl<'a> Search<'a> {
+    fn new(operations: &[&'a Operation]) -> Search<'a> {
+        let mut definite = Vec::new();
+        let mut unknown = Vec::new();
+        for operation in operations {
+            match &operation.outcome {
+                Outcome::Ok(answer) => definite.push(Definite {
+                    action: &operation.action,
+                    answer,
+                    invoked_ns: operation.invoked_ns,
+                    returned_ns: operation.returned_ns,
+                    client: operation.client,
+                }),
+                Outcome::Unknown if operation.action != Action::Get => unknown.push(*operation),
+                Outcome::Unknown | Outcome::Failed => {}
+            }
+        }
+        definite.sort_by_key(|operation| operation.invoked_ns);
+        Search { maybes: maybes(operations, unknown), definite, values: Values::new() }
+    }
+
+    fn run(&mut self, bound: Bound) -> Found {
+        let start = Configuration {
+            first_open: 0,
+            beyond: Vec::new(),
+            used: BTreeMap::new(),
+            state: ABSENT,
+        };
+        let mut deepest = start.clone();
+        let mut visited = HashSet::from([start.clone()]);
+        let mut open = vec![start];
+        while let Some(configuration) = open.pop() {
+            if configuration.placed() == self.definite.len() {
+                return Found::Order;
+            }
+            if configuration.placed() > deepest.placed() {
+                deepest = configuration.clone();
+            }
+            for next in self.successors(&configuration) {
+                if !visited.contains(&next) {
+                    visited.insert(next.clone());
+                    open.push(next);
+                }
+            }
+            let late = visited.len().is_multiple_of(256) && Instant::now() >= bound.deadline;
+            if late || visited.len() >= bound.configurations_max {
+                return Found::GaveUp { visited: visited.len() };
+            }
+        }
+        Found::None { deepest }
+    }
+
+    /// The configurations one step further; the most promising last.
+    fn successors(&mut self, from: &Configuration) -> Vec<Configuration> {
+        let (candidates, horizon_ns) = self.candidates(from);
+        let mut successors = Vec::new();
+        for index in candidates.into_iter().rev() {
+            let operation = &self.definite[index as usize];
+            let Some((state, answer)) = self.values.apply(from.state, operation.action) else {
+                continue;
+            };
+            if answer != *operation.answer {
+                continue;
+            }
+            let next = from.place(index, state);
+            if state == from.state {
+                return vec![next];
+            }
+            successors.push(next);
+        }
+        for kind in 0..self.maybes.len() {
+            let maybe = &self.maybes[kind];
+            let used = from.used.get(&(kind as u32)).copied().unwrap_or(0) as usize;
+            let available = maybe.invoked_ns.get(used).is_some_and(|at| *at <= horizon_ns);
+            if !available {
+                continue;
+            }
+            if let Some((state, _)) = self.values.apply(from.state, &maybe.action)
+                && state != from.state
+            {
+                successors.insert(0, from.use_maybe(kind as u32, state));
+            }
+        }
+        successors
+    }
+
+    /// Definite operations that may be next, and the time before which whatever is next must have
+    /// been invoked: the earliest return among the operations that have no place yet.
+    fn candidates(&self, from: &Configuration) -> (Vec<u32>, u64) {
+        let mut horizon_ns = u64::MAX;
+        let mut candidates = Vec::new();
+        for index in from.first_open..self.definite.len() as u32 {
+            let operation = &self.definite[index as usize];
+            if operation.invoked_ns > horizon_ns {
+                break;
+            }
+            if !from.has_placed(index) {
+                candidates.push(index);
+                horizon_ns = horizon_ns.min(operation.returned_ns);
+            }
+        }
+        (candidates, horizon_ns)
+    }
+
+    /// Where the longest explanation got stuck.
+    fn explain(&self, deepest: &Configuration) -> String {
+        let (candidates, _) = self.candidates(deepest);
+        let stuck: Vec<String> = candidates
+            .iter()
+            .take(4)
+            .map(|index| {
+                let Definite { action, answer, client, invoked_ns, returned_ns } =
+                    &self.definite[*index as usize];
+                let (from_us, to_us) = (invoked_ns / 1000, returned_ns / 1000);
+                format!("client {client} {action:?} -> {answer:?} at {from_us}..{to_us} us")
+            })
+            .collect();
+        format!(
+            "no order explains all answers; after {} of {} operations the key holds {}, and none of \
+             these can be next: {}",
+            deepest.placed(),
+            self.definite.len(),
+            self.values.show(deepest.state),
+            stuck.join("; ")
+        )
+    }
+}
+
+/// Groups operations of unknown fate by their effect.
+fn maybes(all: &[&Operation], mut unknown: Vec<&Operation>) -> Vec<Maybe> {
+    unknown.sort_by_key(|operation| operation.invoked_ns);
+    let plain = |op: &&Operation| matches!(op.action, Action::Set(_) | Action::Get | Action::Del);
+    let unseen_are_alike = all.iter().all(plain);
+    let seen: HashSet<&Bytes> = all.iter().filter_map(|operation| value_read(operation)).collect();
+    let mut maybes: Vec<Maybe> = Vec::new();
+    for operation in unknown {
+        let action = match &operation.action {
+            Action::Set(value) if unseen_are_alike && !seen.contains(value) => {
+                // Stands for all of them; no client writes this one.
+                Action::Set(Bytes::from_static(b"\0 any value that no read has seen"))
+            }
+            other => other.clone(),
+        };
+        match maybes.iter_mut().find(|maybe| maybe.action == action) {
+            Some(maybe) => maybe.invoked_ns.push(operation.invoked_ns),
+            None => maybes.push(Maybe { action, invoked_ns: vec![operation.invoked_ns] }),
+        }
+    }
+    maybes
+}
+
+fn value_read(operation: &Operation) -> Option<&Bytes> {
+    match &operation.outcome {
+        Outcome::Ok(Answer::Value(value)) => value.as_ref(),
+        _ => None,
+    }
+}
