@@ -11,6 +11,7 @@ use crate::ballot::{Ballot, NodeId, Slot};
 use crate::configuration::Configuration;
 use crate::message::{Accepted, PromisedEntry, Value};
 use crate::quorum::Tally;
+use crate::settings::Limits;
 
 #[derive(Debug)]
 pub(crate) enum Proposer {
@@ -189,6 +190,13 @@ impl Leading {
             progress_us: now_us,
             settled: BTreeMap::new(),
         }
+    }
+
+    /// A single batch may exceed the bytes of the window, or it could never be proposed.
+    pub(crate) fn has_room_for(&self, bytes: usize, limits: Limits) -> bool {
+        let slots = self.next_slot.0 - self.hint.0;
+        slots < limits.window_slots
+            && (slots == 0 || self.in_flight_bytes + bytes <= limits.window_bytes)
     }
 
     /// Puts `value` into the next slot.

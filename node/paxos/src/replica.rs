@@ -207,15 +207,10 @@ impl Replica {
         payload: Bytes,
         output: &mut Output,
     ) -> Result<BatchId, Refusal> {
-        let limits = self.settings.limits;
         let Proposer::Leading(leading) = &self.proposer else {
             return Err(Refusal::NotLeading { leader: self.leader() });
         };
-        let slots = leading.next_slot.0 - leading.hint.0;
-        let bytes = leading.in_flight_bytes + payload.len();
-        // A single batch may exceed the bytes of the window, or it could never be proposed.
-        let full = slots >= limits.window_slots || (slots > 0 && bytes > limits.window_bytes);
-        if full {
+        if !leading.has_room_for(payload.len(), self.settings.limits) {
             return Err(Refusal::WindowFull);
         }
         self.batch_count += 1;
@@ -350,6 +345,15 @@ impl Replica {
         }
     }
 
+    /// Leading, and all that former leaders may have got chosen is chosen and handed out, with the
+    /// own no-op behind it: from here on the store is as new as the log.
+    pub fn reign_is_open(&self) -> bool {
+        match &self.proposer {
+            Proposer::Leading(leading) => self.learner.first_unchosen > leading.own_slot,
+            Proposer::Preparing(_) | Proposer::Following => false,
+        }
+    }
+
     /// The ballot whose phase 1 this node runs now.
     pub fn preparing(&self) -> Option<Ballot> {
         match &self.proposer {
@@ -398,6 +402,14 @@ impl Replica {
 
     pub fn configuration(&self) -> &Configuration {
         &self.configuration
+    }
+
+    /// Leading, with room in the window for a batch of so many bytes.
+    pub fn has_room_for(&self, bytes: usize) -> bool {
+        match &self.proposer {
+            Proposer::Leading(leading) => leading.has_room_for(bytes, self.settings.limits),
+            Proposer::Preparing(_) | Proposer::Following => false,
+        }
     }
 
     /// Slots in flight, when leading.

@@ -1,0 +1,92 @@
+# Each target is a line or two that calls paxosctl; `make help` lists them.
+SERVERS  ?= 3
+CLIENTS  ?= 1
+CONFIG   ?= default
+HOSTS    ?= hosts/inventories/default.toml
+SEEDS    ?= 2000
+LAB_HOSTS ?= 3
+
+ARCH   := $(shell uname -m)
+TARGET := $(ARCH)-unknown-linux-gnu
+BIN    := target/release
+CTL    := $(BIN)/paxosctl
+
+.PHONY: help compile clean run up gen down kill show ssh_up ssh_down ssh_show test bench sim \
+        lab_up lab_down monitor_up monitor_down check
+
+help: ## this list
+	@sed -n 's/^\([a-z_]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null \
+	  || sed -n 's/^\([a-z_]*\):.*## \(.*\)/  \1  \2/p' $(MAKEFILE_LIST)
+	@echo 'variables: SERVERS=$(SERVERS) CLIENTS=$(CLIENTS) CONFIG=$(CONFIG) HOSTS=$(HOSTS) DURATION='
+
+# One static file each: nodes are copied to hosts and into an empty image as they are. The target is
+# named so that the flag does not reach procedural macros, which cannot be static.
+compile: ## build paxos-node and paxosctl (static, release) into target/release
+	@command -v cargo >/dev/null || { echo 'error: cargo is missing; install Rust from https://rustup.rs'; exit 1; }
+	@command -v cc >/dev/null || { echo 'error: a C compiler is missing; install it: apt-get install gcc libc6-dev'; exit 1; }
+	RUSTFLAGS='-C target-feature=+crt-static' cargo build --locked --release --target $(TARGET) -p node -p ctl
+	@mkdir -p $(BIN)
+	@for b in paxos-node paxosctl; do cmp -s target/$(TARGET)/release/$$b $(BIN)/$$b || \
+	  { cp target/$(TARGET)/release/$$b $(BIN)/$$b.new && mv $(BIN)/$$b.new $(BIN)/$$b; }; done
+
+clean: ## remove everything that was built or run here
+	cargo clean
+	rm -rf .run .monitor
+
+run: compile ## a live cluster of SERVERS nodes with CLIENTS clients on this machine; DURATION=20s ends it
+	@$(CTL) run --servers '$(SERVERS)' --clients '$(CLIENTS)' --config '$(CONFIG)' \
+	  $(if $(DURATION),--duration '$(DURATION)') $(if $(KEEP),--keep) $(if $(BASE_PORT),--base-port '$(BASE_PORT)')
+
+gen: compile ## write the Docker Compose project of SERVERS nodes and CLIENTS clients to .run/compose
+	@$(CTL) gen compose --servers '$(SERVERS)' --clients '$(CLIENTS)' --config '$(CONFIG)' --out .run/compose
+
+# Compose v2 is a docker plugin, Debian's 1.29 a program of its own.
+COMPOSE = $$(docker compose version >/dev/null 2>&1 && echo 'docker compose' || echo docker-compose) \
+          -p paxos --project-directory .run/compose -f .run/compose/docker-compose.yml
+
+up: gen ## the same in a Docker network, one container a node and a client
+	@$(COMPOSE) up -d --build
+
+down: ## stop and remove the containers of `make up`
+	@[ ! -e .run/compose/docker-compose.yml ] || { $(COMPOSE) down --timeout 10 && rm -rf .run/compose; }
+
+kill: ## the same at once, with SIGKILL
+	@[ ! -e .run/compose/docker-compose.yml ] || { $(COMPOSE) kill; $(COMPOSE) down --timeout 0 && rm -rf .run/compose; }
+
+show: ## list the containers of `make up`
+	@$(COMPOSE) ps
+
+ssh_up: compile ## put the cluster of HOSTS=inventory.toml on its hosts and start it
+	@$(CTL) -i '$(HOSTS)' up --yes
+
+ssh_down: compile ## stop the cluster of HOSTS
+	@$(CTL) -i '$(HOSTS)' down --yes
+
+ssh_show: compile ## what runs where in HOSTS, and how healthy it is
+	@$(CTL) -i '$(HOSTS)' show && $(CTL) -i '$(HOSTS)' status
+
+lab_up: compile ## LAB_HOSTS throw-away test hosts with their own sshd on this machine (root)
+	@$(CTL) lab up --hosts '$(LAB_HOSTS)'
+
+lab_down: compile ## remove them without a trace
+	@$(CTL) lab down
+
+monitor_up: compile ## Prometheus (and Grafana where installed) for HOSTS on this machine
+	@$(CTL) -i '$(HOSTS)' monitor up
+
+monitor_down: compile ## stop them
+	@$(CTL) -i '$(HOSTS)' monitor down
+
+bench: compile ## writes and reads per second against etcd in the same run
+	@$(CTL) bench
+
+sim: ## SEEDS simulated runs of the protocol on all cores
+	SEEDS=$(SEEDS) cargo test --locked --release -p paxos --test simulator -- --nocapture
+
+check: ## format, lints, docs
+	cargo fmt --all --check
+	cargo clippy --locked --workspace --all-targets -- -D warnings
+	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps --quiet
+
+test: compile check ## everything: check, then all tests
+	cargo test --locked --workspace --quiet

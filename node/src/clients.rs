@@ -1,0 +1,269 @@
+//! The clients of this node: for each connection the replies in the order of its requests, and the
+//! requests that cannot be taken yet.
+//!
+//! - Replies leave in the order in which the requests came, whatever waits for a disk, a quorum or
+//!   nothing at all (PITFALLS 36).
+//! - A request that has to wait holds every later one of its connection back, so no GET overtakes
+//!   the SET before it (PITFALLS 110).
+//! - What waits is bounded in number and bytes; a connection beyond its bound is not read from.
+
+use std::collections::{HashMap, VecDeque};
+
+use bytes::Bytes;
+
+use crate::command::ConnectionState;
+use crate::resp::Reply;
+
+/// Names one connection for as long as the process lives.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct SessionId(pub u64);
+
+/// Place of a request among those of its connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Sequence(pub u64);
+
+/// A request that waits to be taken: no leader, a full window, or an earlier one of its connection.
+#[derive(Clone, Debug)]
+pub struct Held {
+    pub sequence: Sequence,
+    pub argv: Vec<Bytes>,
+}
+
+impl Held {
+    fn len_bytes(&self) -> usize {
+        self.argv.iter().map(|argument| argument.len() + 48).sum()
+    }
+}
+
+#[derive(Debug)]
+enum Pending {
+    Waiting,
+    Ready(Vec<u8>),
+}
+
+#[derive(Debug)]
+pub struct Session {
+    pub connection: ConnectionState,
+    /// Bytes to be written to the socket.
+    pub out: Vec<u8>,
+    /// Close once `out` is written.
+    pub closing: bool,
+    /// Requests taken that will be answered when their slot is applied.
+    pub writes_pending: u32,
+    /// Requests taken that wait for a read round.
+    pub reads_pending: u32,
+    /// When the oldest held request is refused.
+    pub held_until_us: u64,
+    held: VecDeque<Held>,
+    held_bytes: usize,
+    next: Sequence,
+    /// Sequence of `pending[0]`.
+    front: Sequence,
+    pending: VecDeque<Pending>,
+    dirty: bool,
+}
+
+/// A connection with more than this in flight is not read from until it has less.
+const PENDING_MAX: usize = 16 * 1024;
+const HELD_BYTES_MAX: usize = 32 << 20;
+/// A client that does not read its replies: past this it is closed (PITFALLS 42).
+pub const OUT_BYTES_MAX: usize = 256 << 20;
+const OUT_BYTES_PAUSE: usize = 8 << 20;
+
+impl Session {
+    fn new(connection: ConnectionState) -> Session {
+        Session {
+            connection,
+            out: Vec::new(),
+            closing: false,
+            writes_pending: 0,
+            reads_pending: 0,
+            held_until_us: 0,
+            held: VecDeque::new(),
+            held_bytes: 0,
+            next: Sequence(0),
+            front: Sequence(0),
+            pending: VecDeque::new(),
+            dirty: false,
+        }
+    }
+
+    /// The next request's place.
+    fn take_sequence(&mut self) -> Sequence {
+        let sequence = self.next;
+        self.next.0 += 1;
+        self.pending.push_back(Pending::Waiting);
+        sequence
+    }
+
+    /// Puts a reply in its place, and all replies whose turn has come into `out`.
+    fn complete(&mut self, sequence: Sequence, reply: &Reply) {
+        let index = (sequence.0 - self.front.0) as usize;
+        let protocol = self.connection.protocol;
+        if index == 0 {
+            reply.encode(protocol, &mut self.out);
+            self.pending.pop_front();
+            self.front.0 += 1;
+        } else {
+            let place = &mut self.pending[index];
+            assert!(matches!(place, Pending::Waiting), "request {} answered twice", sequence.0);
+            *place = Pending::Ready(reply.to_bytes(protocol));
+            return;
+        }
+        while let Some(Pending::Ready(bytes)) = self.pending.front() {
+            self.out.extend_from_slice(bytes);
+            self.pending.pop_front();
+            self.front.0 += 1;
+        }
+    }
+
+    pub fn has_held(&self) -> bool {
+        !self.held.is_empty()
+    }
+
+    pub fn is_idle(&self) -> bool {
+        self.pending.is_empty()
+    }
+
+    /// May more be read from its socket?
+    pub fn has_room(&self) -> bool {
+        self.pending.len() < PENDING_MAX
+            && self.held_bytes < HELD_BYTES_MAX
+            && self.out.len() < OUT_BYTES_PAUSE
+            && !self.closing
+    }
+}
+
+/// All connections.
+#[derive(Debug, Default)]
+pub struct Clients {
+    sessions: HashMap<SessionId, Session>,
+    next_id: u64,
+    /// Sessions with new bytes in `out`.
+    dirty: Vec<SessionId>,
+    /// Sessions with held requests, in no particular order, each once.
+    holding: Vec<SessionId>,
+}
+
+impl Clients {
+    pub fn open(&mut self, make: impl FnOnce(u64) -> ConnectionState) -> SessionId {
+        self.next_id += 1;
+        let id = SessionId(self.next_id);
+        self.sessions.insert(id, Session::new(make(id.0)));
+        id
+    }
+
+    /// Forgets a connection. What it has proposed goes on; the replies go nowhere.
+    pub fn close(&mut self, id: SessionId) {
+        self.sessions.remove(&id);
+    }
+
+    pub fn get(&self, id: SessionId) -> Option<&Session> {
+        self.sessions.get(&id)
+    }
+
+    pub fn get_mut(&mut self, id: SessionId) -> Option<&mut Session> {
+        self.sessions.get_mut(&id)
+    }
+
+    pub fn len(&self) -> usize {
+        self.sessions.len()
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.sessions.is_empty()
+    }
+
+    pub fn iter(&self) -> impl Iterator<Item = (SessionId, &Session)> {
+        self.sessions.iter().map(|(id, session)| (*id, session))
+    }
+
+    pub fn take_sequence(&mut self, id: SessionId) -> Option<Sequence> {
+        self.sessions.get_mut(&id).map(Session::take_sequence)
+    }
+
+    pub fn complete(&mut self, id: SessionId, sequence: Sequence, reply: &Reply) {
+        // The client may have gone away meanwhile.
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        session.complete(sequence, reply);
+        self.touch(id);
+    }
+
+    /// Notes that `id` has something to write.
+    pub fn touch(&mut self, id: SessionId) {
+        if let Some(session) = self.sessions.get_mut(&id)
+            && !session.dirty
+        {
+            session.dirty = true;
+            self.dirty.push(id);
+        }
+    }
+
+    /// The sessions with something to write.
+    pub fn take_dirty(&mut self) -> Vec<SessionId> {
+        let dirty = std::mem::take(&mut self.dirty);
+        for id in &dirty {
+            if let Some(session) = self.sessions.get_mut(id) {
+                session.dirty = false;
+            }
+        }
+        dirty
+    }
+
+    /// Holds a request back, behind those held before. It is refused at `until_us`, unless an
+    /// earlier one is refused before.
+    pub fn hold(&mut self, id: SessionId, held: Held, until_us: u64) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        if session.held.is_empty() {
+            session.held_until_us = until_us;
+            self.holding.push(id);
+        }
+        session.held_bytes += held.len_bytes();
+        session.held.push_back(held);
+    }
+
+    /// Holds requests back that were taken before everything that is held now.
+    pub fn hold_first(&mut self, id: SessionId, requests: Vec<Held>, until_us: u64) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        if requests.is_empty() {
+            return;
+        }
+        if session.held.is_empty() {
+            self.holding.push(id);
+        }
+        session.held_until_us = until_us;
+        for held in requests.into_iter().rev() {
+            session.held_bytes += held.len_bytes();
+            session.held.push_front(held);
+        }
+    }
+
+    pub fn take_first_held(&mut self, id: SessionId) -> Option<Held> {
+        let session = self.sessions.get_mut(&id)?;
+        let held = session.held.pop_front()?;
+        session.held_bytes -= held.len_bytes();
+        Some(held)
+    }
+
+    /// Puts back what [`Clients::take_first_held`] took.
+    pub fn put_first_held(&mut self, id: SessionId, held: Held) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.held_bytes += held.len_bytes();
+            session.held.push_front(held);
+        }
+    }
+
+    /// The sessions that hold requests, to be tried again; those that still hold some afterwards are
+    /// given back with [`Clients::still_holding`].
+    pub fn take_holding(&mut self) -> Vec<SessionId> {
+        std::mem::take(&mut self.holding)
+    }
+
+    pub fn still_holding(&mut self, id: SessionId) {
+        self.holding.push(id);
+    }
+
+    pub fn has_holding(&self) -> bool {
+        !self.holding.is_empty()
+    }
+}

@@ -1,0 +1,91 @@
+//! The node's clocks, and the time in the log.
+//!
+//! Durations come from CLOCK_BOOTTIME: Rust's `Instant` stands still while a machine sleeps
+//! (PITFALLS 80). The wall clock is read for one purpose only: a new leader's *log time* starts
+//! from the lower median of the wall clocks of its phase 1 quorum (DESIGN §3, time).
+
+use paxos::Now;
+use rustix::time::{ClockId, clock_gettime};
+
+/// Both clocks, now.
+pub fn now() -> Now {
+    Now { mono_us: mono_us(), wall_ms: wall_ms() }
+}
+
+fn mono_us() -> u64 {
+    let time = clock_gettime(ClockId::Boottime);
+    time.tv_sec as u64 * 1_000_000 + time.tv_nsec as u64 / 1_000
+}
+
+fn wall_ms() -> u64 {
+    let time = clock_gettime(ClockId::Realtime);
+    time.tv_sec as u64 * 1_000 + time.tv_nsec as u64 / 1_000_000
+}
+
+/// The log time of one reign: what a leader stamps its batches with, and what it measures TTLs by.
+///
+/// It starts where the log's time stopped and never jumps back. Holders of short locks cannot renew
+/// them without a leader, so a leaderless gap is made up at no more than 25 % extra speed; of a gap
+/// longer than 60 s all but the last 60 s passes at once (PITFALLS 108). When the log is ahead of
+/// the quorum's clocks (a former leader's clock was wrong) it runs on at its own pace, so that TTLs
+/// keep their length (PITFALLS 107).
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LogClock {
+    start_mono_us: u64,
+    start_ms: u64,
+    /// How far `start_ms` is behind the quorum's clocks.
+    gap_ms: u64,
+}
+
+const GAP_MS_MAX: u64 = 60_000;
+
+impl LogClock {
+    /// `log_ms` is the log's time with all former leaders' entries applied, `quorum_ms` the lower
+    /// median of the phase 1 quorum's wall clocks.
+    pub fn start(mono_us: u64, log_ms: u64, quorum_ms: u64) -> LogClock {
+        // The first leader ever has no gap to make up.
+        let start_ms =
+            if log_ms == 0 { quorum_ms } else { log_ms.max(quorum_ms.saturating_sub(GAP_MS_MAX)) };
+        LogClock { start_mono_us: mono_us, start_ms, gap_ms: quorum_ms.saturating_sub(start_ms) }
+    }
+
+    pub fn ms(&self, mono_us: u64) -> u64 {
+        let elapsed_ms = mono_us.saturating_sub(self.start_mono_us) / 1_000;
+        self.start_ms + elapsed_ms + self.gap_ms.min(elapsed_ms / 4)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SECOND_US: u64 = 1_000_000;
+
+    #[test]
+    fn a_short_gap_is_made_up_slowly() {
+        let clock = LogClock::start(0, 100_000, 105_000);
+        assert_eq!(clock.ms(0), 100_000, "no lock loses its time at the election");
+        assert_eq!(clock.ms(8 * SECOND_US), 110_000, "25 % faster");
+        assert_eq!(clock.ms(20 * SECOND_US), 125_000, "caught up");
+        assert_eq!(clock.ms(30 * SECOND_US), 135_000, "and then at its own pace");
+    }
+
+    #[test]
+    fn of_a_long_gap_only_the_last_minute_is_kept() {
+        let clock = LogClock::start(0, 100_000, 10_000_000);
+        assert_eq!(clock.ms(0), 10_000_000 - 60_000);
+    }
+
+    #[test]
+    fn a_log_ahead_of_the_clocks_never_goes_back_and_never_stands_still() {
+        let year_ms = 365 * 24 * 3_600_000;
+        let clock = LogClock::start(0, year_ms, 1_000);
+        assert_eq!(clock.ms(0), year_ms);
+        assert_eq!(clock.ms(5 * SECOND_US), year_ms + 5_000, "TTLs keep their length");
+    }
+
+    #[test]
+    fn the_first_leader_takes_the_quorums_time() {
+        assert_eq!(LogClock::start(0, 0, 1_700_000_000_000).ms(0), 1_700_000_000_000);
+    }
+}

@@ -1,0 +1,641 @@
+//! The node without its sockets and files: a replica, a store, and the clients that wait for them.
+//!
+//! The loop reads like a message's trip: *collect* what came in ([`Node::request`],
+//! [`Node::received`], [`Node::synced`], [`Node::tick`]), then one [`Node::turn`]: *step, send,
+//! persist, apply, reply*. What the world has to do comes out as [`Effects`]. There is no I/O, no
+//! clock and no chance in here but what is handed in, so that a simulator can drive it.
+//!
+//! How a request is served:
+//! - a write goes into the open batch; the batch is proposed, chosen, applied; then it is answered;
+//! - a read waits for a quorum round and is served from the store, never from the log; but behind a
+//!   write of its own connection it takes a place in the batch, so that it sees that write;
+//! - without a leader it is held, for a second by default, then refused: surely not done.
+
+use std::collections::{BTreeMap, VecDeque};
+
+use bytes::Bytes;
+use config::Behaviour;
+use paxos::{
+    BatchId, Configuration, Envelope, NodeId, Note, Now, Output, Position, ReadId, Record, Replica,
+    Slot, Value,
+};
+use rand::{RngCore, SeedableRng, rngs::SmallRng};
+
+use crate::batch::{Batch, BatchBuilder};
+use crate::clients::{Clients, Held, Sequence, SessionId};
+use crate::clock::LogClock;
+use crate::command::{self, Class, Spec};
+use crate::resp::Reply;
+use crate::store::{Applying, Store};
+
+/// What a turn asks of the world.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// To the journal, in order; then [`Node::synced`] with `position`.
+    pub records: Vec<Record>,
+    /// The replica's position behind the last of these records.
+    pub position: Position,
+    /// What a new journal segment would have to open with, were it opened before these records.
+    pub checkpoint: Vec<Record>,
+    /// To the peers, at once.
+    pub sends: Vec<Envelope>,
+    /// Connections with replies to be written.
+    pub dirty: Vec<SessionId>,
+    /// Peers that need a snapshot.
+    pub snapshot_for: Vec<NodeId>,
+    /// What happened, for traces and metrics.
+    pub notes: Vec<Note>,
+}
+
+/// One request of a proposed batch.
+#[derive(Debug)]
+struct Item {
+    session: SessionId,
+    sequence: Sequence,
+    kind: ItemKind,
+}
+
+#[derive(Debug)]
+enum ItemKind {
+    /// The next command of the payload.
+    Write,
+    /// Served from the store when its turn in the slot comes.
+    Read(Vec<Bytes>),
+}
+
+/// A batch that waits for its slot.
+#[derive(Debug)]
+struct InFlight {
+    items: Vec<Item>,
+    proposed_us: u64,
+}
+
+#[derive(Debug)]
+struct WaitingRead {
+    session: SessionId,
+    sequence: Sequence,
+    argv: Vec<Bytes>,
+}
+
+/// Counters that the pages show; the shell copies them out.
+#[derive(Debug, Default)]
+pub struct Counts {
+    pub applied_commands: u64,
+    pub reads_served: u64,
+    pub batches_lost: u64,
+    pub held_refused: u64,
+    pub commit_us: Vec<u64>,
+}
+
+#[derive(Debug)]
+pub struct Node {
+    pub replica: Replica,
+    pub store: Store,
+    pub clients: Clients,
+    pub counts: Counts,
+    behaviour: Behaviour,
+    random: SmallRng,
+    output: Output,
+    /// The batch that the next proposal takes, and what waits for it.
+    open: BatchBuilder,
+    open_items: Vec<Item>,
+    in_flight: BTreeMap<BatchId, InFlight>,
+    /// Reads that the next round confirms; reads whose round is under way.
+    reads: Vec<WaitingRead>,
+    reads_under_way: BTreeMap<ReadId, Vec<WaitingRead>>,
+    next_read: u64,
+    first_unapplied: Slot,
+    /// The log's clock of this node's reign, once that is open.
+    clock: Option<LogClock>,
+    quorum_clock_ms: u64,
+    /// A time mark has been asked for: propose a batch even if it is empty.
+    mark_wanted: bool,
+    next_mark_us: u64,
+    deposed_us: u64,
+    position: Position,
+}
+
+/// A batch is closed at this size; what comes after waits for the next.
+const BATCH_BYTES_MAX: usize = 1 << 20;
+const BATCH_ITEMS_MAX: usize = 16 * 1024;
+/// With this many slots in flight a small batch waits for company: fewer, larger slots carry more.
+const SLOTS_BEFORE_WAITING: u64 = 4;
+/// A deposed leader's clients wait this long for the log's verdict before they are cut off.
+const VERDICT_US_MAX: u64 = 10_000_000;
+const MARK_INTERVAL_US: u64 = 10_000;
+
+impl Node {
+    /// `output` is what recovery filled: the journal's chosen tail is applied here.
+    pub fn new(
+        replica: Replica,
+        store: Store,
+        behaviour: Behaviour,
+        seed: u64,
+        first_unapplied: Slot,
+        output: Output,
+        now: Now,
+    ) -> Node {
+        let mut node = Node {
+            replica,
+            store,
+            clients: Clients::default(),
+            counts: Counts::default(),
+            behaviour,
+            random: SmallRng::seed_from_u64(seed),
+            output,
+            open: BatchBuilder::default(),
+            open_items: Vec::new(),
+            in_flight: BTreeMap::new(),
+            reads: Vec::new(),
+            reads_under_way: BTreeMap::new(),
+            next_read: 0,
+            first_unapplied,
+            clock: None,
+            quorum_clock_ms: 0,
+            mark_wanted: false,
+            next_mark_us: 0,
+            deposed_us: 0,
+            position: Position(0),
+        };
+        let applicable = std::mem::take(&mut node.output.applicable);
+        node.apply(now, applicable);
+        node
+    }
+
+    // ---- collect ------------------------------------------------------------------------------
+
+    /// A message of a peer.
+    pub fn received(&mut self, now: Now, envelope: Envelope) {
+        self.replica.step(now, envelope, &mut self.output);
+    }
+
+    /// The journal has synced all records up to `position`.
+    pub fn synced(&mut self, now: Now, position: Position) {
+        self.replica.durable(now, position, &mut self.output);
+    }
+
+    pub fn connected(&mut self, now: Now, peer: NodeId) {
+        self.replica.connected(now, peer, &mut self.output);
+    }
+
+    pub fn disconnected(&mut self, now: Now, peer: NodeId) {
+        self.replica.disconnected(now, peer, &mut self.output);
+    }
+
+    /// Time has passed: call at least every 5 ms.
+    pub fn tick(&mut self, now: Now) {
+        self.replica.tick(now, &mut self.output);
+        self.refuse_overdue(now);
+        self.give_up_verdicts(now);
+        let due = self.log_time_ms(now).zip(self.store.next_deadline_ms());
+        if due.is_some_and(|(clock_ms, deadline_ms)| deadline_ms <= clock_ms)
+            && now.mono_us >= self.next_mark_us
+        {
+            self.next_mark_us = now.mono_us + MARK_INTERVAL_US;
+            self.mark_wanted = true;
+        }
+    }
+
+    /// A data command of a client, checked at the door.
+    pub fn request(
+        &mut self,
+        now: Now,
+        session: SessionId,
+        spec: &'static Spec,
+        argv: &[&[u8]],
+    ) {
+        let Some(sequence) = self.clients.take_sequence(session) else { return };
+        let waits_behind = self.clients.get(session).is_some_and(|session| session.has_held());
+        if waits_behind || !self.take(now, session, sequence, spec, argv) {
+            let argv = argv.iter().map(|argument| Bytes::copy_from_slice(argument)).collect();
+            let until_us = now.mono_us + self.behaviour.hold_ms * 1_000;
+            self.clients.hold(session, Held { sequence, argv }, until_us);
+        }
+    }
+
+    /// A reply that waits for nothing but the replies before it.
+    pub fn answer(&mut self, session: SessionId, reply: &Reply) {
+        if let Some(sequence) = self.clients.take_sequence(session) {
+            self.clients.complete(session, sequence, reply);
+        }
+    }
+
+    /// Takes a request, or says that it has to wait.
+    fn take(
+        &mut self,
+        now: Now,
+        session: SessionId,
+        sequence: Sequence,
+        spec: &'static Spec,
+        argv: &[&[u8]],
+    ) -> bool {
+        if self.replica.leading().is_none() {
+            let Some(moved) = self.moved(now, spec, argv) else { return false };
+            self.clients.complete(session, sequence, &moved);
+            return true;
+        }
+        if self.clock.is_none() {
+            return false;
+        }
+        let Some(client) = self.clients.get_mut(session) else { return true };
+        let is_write = spec.class == Class::Write;
+        if !is_write && client.writes_pending == 0 {
+            client.reads_pending += 1;
+            let argv = argv.iter().map(|argument| Bytes::copy_from_slice(argument)).collect();
+            self.reads.push(WaitingRead { session, sequence, argv });
+            return true;
+        }
+        // A write must not be seen by the reads before it, and the batch has its limits.
+        let full = self.open.len_bytes() >= BATCH_BYTES_MAX || self.open_items.len() >= BATCH_ITEMS_MAX;
+        if client.reads_pending > 0 || full {
+            return false;
+        }
+        client.writes_pending += 1;
+        let kind = if is_write {
+            self.open.push(argv);
+            ItemKind::Write
+        } else {
+            ItemKind::Read(argv.iter().map(|argument| Bytes::copy_from_slice(argument)).collect())
+        };
+        self.open_items.push(Item { session, sequence, kind });
+        true
+    }
+
+    /// The redirection to the leader, if another one is known and alive: nobody is sent to a leader
+    /// that has not been heard lately (PITFALLS 39).
+    fn moved(&self, now: Now, spec: &Spec, argv: &[&[u8]]) -> Option<Reply> {
+        let leader = self.replica.happy_with(now).filter(|leader| *leader != self.replica.id())?;
+        let address = &self.configuration().members.get(&leader)?.client_address;
+        let hash_slot = spec.keys(argv).next().map_or(0, command::hash_slot);
+        Some(Reply::error(format!("MOVED {hash_slot} {address}")))
+    }
+
+    // ---- one turn -----------------------------------------------------------------------------
+
+    /// Does all that can be done without waiting, and says what the world has to do.
+    pub fn turn(&mut self, now: Now, effects: &mut Effects) {
+        // What a segment opened for this turn's records may start with: nothing newer than them.
+        effects.checkpoint = self.replica.checkpoint();
+        loop {
+            self.propose(now);
+            self.start_reads(now);
+            let progress = self.settle(now, effects);
+            if !progress {
+                break;
+            }
+            self.retry_held(now);
+        }
+        effects.position = self.position;
+        effects.dirty.extend(self.clients.take_dirty());
+    }
+
+    fn propose(&mut self, now: Now) {
+        let Some(stamp_ms) = self.log_time_ms(now) else { return };
+        if self.open_items.is_empty() && !self.mark_wanted {
+            return;
+        }
+        let waits_for_company = self.replica.pending_count() >= SLOTS_BEFORE_WAITING
+            && self.open.len_bytes() < BATCH_BYTES_MAX / 16;
+        if waits_for_company {
+            return;
+        }
+        if !self.replica.has_room_for(self.open.len_bytes()) {
+            return;
+        }
+        let payload = std::mem::take(&mut self.open).finish(stamp_ms, self.random.next_u64());
+        let id = self
+            .replica
+            .propose(now, payload, &mut self.output)
+            .expect("a leader with room takes a batch");
+        let items = std::mem::take(&mut self.open_items);
+        self.in_flight.insert(id, InFlight { items, proposed_us: now.mono_us });
+        self.mark_wanted = false;
+    }
+
+    fn start_reads(&mut self, now: Now) {
+        if self.reads.is_empty() || self.replica.leading().is_none() {
+            return;
+        }
+        self.next_read += 1;
+        let id = ReadId(self.next_read);
+        if self.replica.read(now, id, &mut self.output).is_ok() {
+            self.reads_under_way.insert(id, std::mem::take(&mut self.reads));
+        }
+    }
+
+    /// Takes what the replica has put out. False when there was nothing that could move anything
+    /// else.
+    fn settle(&mut self, now: Now, effects: &mut Effects) -> bool {
+        let output = std::mem::take(&mut self.output);
+        let progress = !output.applicable.is_empty()
+            || !output.reads.is_empty()
+            || !output.reads_refused.is_empty()
+            || !output.lost.is_empty()
+            || !output.notes.is_empty();
+        self.position.0 += output.records.len() as u64;
+        effects.records.extend(output.records);
+        effects.sends.extend(output.now);
+        effects.snapshot_for.extend(output.snapshot_for);
+        if let Some(clock_ms) = output.leader_clock_ms {
+            self.quorum_clock_ms = clock_ms;
+        }
+        for note in &output.notes {
+            self.heed(now, note);
+        }
+        self.apply(now, output.applicable);
+        if self.clock.is_none() && self.replica.reign_is_open() {
+            let log_ms = self.store.time_ms();
+            self.clock = Some(LogClock::start(now.mono_us, log_ms, self.quorum_clock_ms));
+        }
+        for (id, slot) in output.reads {
+            assert!(slot < self.first_unapplied, "a read of slot {slot} before it is applied");
+            self.serve_reads(now, id);
+        }
+        // Backwards, as each goes in front of what is held already.
+        for id in output.reads_refused.into_iter().rev() {
+            let waiting = self.reads_under_way.remove(&id).unwrap_or_default();
+            self.redirect_reads(now, waiting);
+        }
+        for id in output.lost {
+            self.refuse_lost(id);
+        }
+        for id in output.unknown {
+            self.cut_off(id);
+        }
+        effects.notes.extend(output.notes);
+        progress
+    }
+
+    fn heed(&mut self, now: Now, note: &Note) {
+        if let Note::Deposed { led: true, .. } = note {
+            self.clock = None;
+            self.mark_wanted = false;
+            self.deposed_us = now.mono_us;
+            // Nothing of the open batch was proposed, and no round has begun for these reads: they
+            // are taken again, in order, by whatever rules now.
+            self.reopen_items(now);
+            let waiting = std::mem::take(&mut self.reads);
+            self.redirect_reads(now, waiting);
+        }
+    }
+
+    /// Puts the requests of the open batch back to where they are held.
+    fn reopen_items(&mut self, now: Now) {
+        let payload = std::mem::take(&mut self.open).finish(0, 0);
+        let items = std::mem::take(&mut self.open_items);
+        let mut batch = Batch::read(&payload).expect("this node's own bytes");
+        let mut argv = Vec::new();
+        let mut by_session: BTreeMap<SessionId, Vec<Held>> = BTreeMap::new();
+        for Item { session, sequence, kind } in items {
+            let argv = match kind {
+                ItemKind::Read(argv) => argv,
+                ItemKind::Write => {
+                    batch.next_command(&mut argv).expect("this node's own bytes");
+                    argv.iter().map(|argument| payload.slice_ref(argument)).collect()
+                }
+            };
+            if let Some(client) = self.clients.get_mut(session) {
+                client.writes_pending -= 1;
+            }
+            by_session.entry(session).or_default().push(Held { sequence, argv });
+        }
+        let until_us = now.mono_us + self.behaviour.hold_ms * 1_000;
+        for (session, held) in by_session {
+            self.clients.hold_first(session, held, until_us);
+        }
+    }
+
+    // ---- apply and reply ------------------------------------------------------------------------
+
+    /// Applies chosen slots in order; answers those whose batch was proposed here.
+    fn apply(&mut self, now: Now, applicable: Vec<(Slot, Value)>) {
+        for (slot, value) in applicable {
+            assert!(slot == self.first_unapplied, "slot {slot} is not the next to apply, {}", self.first_unapplied);
+            self.first_unapplied = slot.next();
+            let Value::Batch { id, payload } = value else { continue };
+            let in_flight = self.in_flight.remove(&id);
+            if let Some(in_flight) = &in_flight {
+                self.counts.commit_us.push(now.mono_us.saturating_sub(in_flight.proposed_us));
+            }
+            self.apply_batch(slot, &payload, in_flight.map(|batch| batch.items).unwrap_or_default());
+        }
+    }
+
+    fn apply_batch(&mut self, slot: Slot, payload: &[u8], items: Vec<Item>) {
+        let mut batch = match Batch::read(payload) {
+            Ok(batch) => batch,
+            Err(error) => panic!("slot {slot} cannot be applied: {error}"),
+        };
+        let time_ms = batch.stamp_ms.max(self.store.time_ms());
+        let applying = Applying { slot: slot.0, time_ms, seed: batch.seed };
+        self.store.advance(&applying);
+        let mut items = VecDeque::from(items);
+        let mut argv = Vec::new();
+        loop {
+            self.serve_reads_in_batch(time_ms, &mut items);
+            let more = batch.next_command(&mut argv);
+            match more {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => panic!("slot {slot} cannot be applied: {error}"),
+            }
+            let reply = self.store.apply(&applying, &argv);
+            self.counts.applied_commands += 1;
+            if let Some(item) = items.pop_front() {
+                self.reply_to_item(&item, &reply);
+            }
+        }
+        assert!(items.is_empty(), "slot {slot} answers fewer requests than were proposed in it");
+    }
+
+    /// The reads that stand at the front of a batch's requests.
+    fn serve_reads_in_batch(&mut self, time_ms: u64, items: &mut VecDeque<Item>) {
+        while let Some(Item { kind: ItemKind::Read(argv), .. }) = items.front() {
+            let argv: Vec<&[u8]> = argv.iter().map(|argument| &argument[..]).collect();
+            let reply = self
+                .store
+                .read(time_ms, &argv)
+                .expect("at the log's own time nothing is past its deadline");
+            self.counts.reads_served += 1;
+            let item = items.pop_front().expect("it was just looked at");
+            self.reply_to_item(&item, &reply);
+        }
+    }
+
+    fn reply_to_item(&mut self, item: &Item, reply: &Reply) {
+        if let Some(client) = self.clients.get_mut(item.session) {
+            client.writes_pending -= 1;
+        }
+        self.clients.complete(item.session, item.sequence, reply);
+    }
+
+    /// A round has confirmed these reads: serve them from the store.
+    fn serve_reads(&mut self, now: Now, id: ReadId) {
+        let waiting = self.reads_under_way.remove(&id).unwrap_or_default();
+        let clock_ms = self.log_time_ms(now).unwrap_or_else(|| self.store.time_ms());
+        for WaitingRead { session, sequence, argv } in waiting {
+            let arguments: Vec<&[u8]> = argv.iter().map(|argument| &argument[..]).collect();
+            let result = self.store.read(clock_ms, &arguments);
+            let Some(client) = self.clients.get_mut(session) else { continue };
+            client.reads_pending -= 1;
+            match result {
+                Ok(reply) => {
+                    self.counts.reads_served += 1;
+                    self.clients.complete(session, sequence, &reply);
+                }
+                // The key's time is up, but the log does not say so yet: the read takes a place in
+                // the log, behind a time mark.
+                Err(_past_deadline) => {
+                    client.writes_pending += 1;
+                    let kind = ItemKind::Read(argv);
+                    self.open_items.push(Item { session, sequence, kind });
+                }
+            }
+        }
+    }
+
+    /// These reads cannot be served here any more. They have no effect, so they may start again.
+    fn redirect_reads(&mut self, now: Now, waiting: Vec<WaitingRead>) {
+        let until_us = now.mono_us + self.behaviour.hold_ms * 1_000;
+        let mut by_session: BTreeMap<SessionId, Vec<Held>> = BTreeMap::new();
+        for WaitingRead { session, sequence, argv } in waiting {
+            if let Some(client) = self.clients.get_mut(session) {
+                client.reads_pending -= 1;
+            }
+            by_session.entry(session).or_default().push(Held { sequence, argv });
+        }
+        for (session, held) in by_session {
+            self.clients.hold_first(session, held, until_us);
+        }
+    }
+
+    /// Another batch was chosen in this one's slot: surely not done, and the client is told so.
+    fn refuse_lost(&mut self, id: BatchId) {
+        let Some(in_flight) = self.in_flight.remove(&id) else { return };
+        self.counts.batches_lost += 1;
+        let reply = self.not_done();
+        for item in in_flight.items {
+            self.reply_to_item(&item, &reply);
+        }
+    }
+
+    /// The redirection for a request that was surely not done, or the wish to try again.
+    fn not_done(&self) -> Reply {
+        let leader = self.replica.leader().filter(|leader| *leader != self.replica.id());
+        match leader.and_then(|leader| self.configuration().members.get(&leader)) {
+            Some(member) => Reply::error(format!("MOVED 0 {}", member.client_address)),
+            None => Reply::error("TRYAGAIN The leader changed, the command was not executed"),
+        }
+    }
+
+    /// The fate of this batch cannot be learned here: no reply would be true, so the connections
+    /// are closed.
+    fn cut_off(&mut self, id: BatchId) {
+        let Some(in_flight) = self.in_flight.remove(&id) else { return };
+        for item in in_flight.items {
+            if let Some(client) = self.clients.get_mut(item.session) {
+                client.closing = true;
+            }
+            self.clients.touch(item.session);
+        }
+    }
+
+    /// Clients of batches whose fate stays unknown for too long after this node was deposed.
+    fn give_up_verdicts(&mut self, now: Now) {
+        if self.replica.leading().is_some() {
+            return;
+        }
+        let overdue: Vec<BatchId> = self
+            .in_flight
+            .iter()
+            .filter(|(_, batch)| {
+                now.mono_us.saturating_sub(batch.proposed_us.max(self.deposed_us)) > VERDICT_US_MAX
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        for id in overdue {
+            self.cut_off(id);
+        }
+    }
+
+    // ---- requests that wait -------------------------------------------------------------------
+
+    /// Tries held requests again, connection by connection, in order.
+    fn retry_held(&mut self, now: Now) {
+        for session in self.clients.take_holding() {
+            while let Some(held) = self.clients.take_first_held(session) {
+                let argv: Vec<&[u8]> = held.argv.iter().map(|argument| &argument[..]).collect();
+                let spec = command::check(&argv).expect("it was checked at the door");
+                if !self.take(now, session, held.sequence, spec, &argv) {
+                    self.clients.put_first_held(session, held);
+                    break;
+                }
+            }
+            if self.clients.get(session).is_some_and(|session| session.has_held()) {
+                self.clients.still_holding(session);
+            }
+        }
+    }
+
+    /// Refuses what was held for too long: surely not done. Every later request that its connection
+    /// has already sent is refused with it.
+    fn refuse_overdue(&mut self, now: Now) {
+        if !self.clients.has_holding() {
+            return;
+        }
+        self.retry_held(now);
+        // A leader with work in flight is slow, not absent: its clients are asked to try again.
+        let reply = match self.replica.leading() {
+            Some(_) => Reply::error("TRYAGAIN The cluster is overloaded, the command was not executed"),
+            None => Reply::error("CLUSTERDOWN The cluster has no leader, the command was not executed"),
+        };
+        for session in self.clients.take_holding() {
+            let Some(client) = self.clients.get(session) else { continue };
+            // What waits for replies of its own connection is not overdue: they will come.
+            let waits_for_own = client.writes_pending > 0 || client.reads_pending > 0;
+            if waits_for_own || client.held_until_us > now.mono_us {
+                self.clients.still_holding(session);
+                continue;
+            }
+            while let Some(held) = self.clients.take_first_held(session) {
+                self.counts.held_refused += 1;
+                self.clients.complete(session, held.sequence, &reply);
+            }
+        }
+    }
+
+    // ---- views --------------------------------------------------------------------------------
+
+    pub fn configuration(&self) -> &Configuration {
+        self.replica.configuration()
+    }
+
+    /// The leader's log time; `None` unless this node leads and its reign is open.
+    pub fn log_time_ms(&self, now: Now) -> Option<u64> {
+        self.clock.map(|clock| clock.ms(now.mono_us).max(self.store.time_ms()))
+    }
+
+    pub fn first_unapplied(&self) -> Slot {
+        self.first_unapplied
+    }
+
+    /// Batches and reads that wait for the others.
+    pub fn pending_count(&self) -> usize {
+        self.in_flight.len() + self.reads_under_way.len()
+    }
+
+    /// The replica and where its output goes, for the snapshots' trimming and installing.
+    pub fn replica_mut(&mut self) -> (&mut Replica, &mut Output) {
+        (&mut self.replica, &mut self.output)
+    }
+
+    /// The store and its slot after a snapshot was installed.
+    pub fn install(&mut self, now: Now, store: Store, below: Slot, configuration: Configuration) {
+        if below <= self.first_unapplied {
+            return;
+        }
+        self.store = store;
+        self.first_unapplied = below;
+        self.replica.install(now, below, configuration, &mut self.output);
+    }
+}
