@@ -15,8 +15,10 @@ pub struct Configuration {
     pub store_version: u32,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Member {
+    /// What people call it.
+    pub name: String,
     pub role: Role,
     /// Random number that `format` wrote on the member's disk: a wiped disk is another member.
     pub incarnation: u64,
@@ -26,10 +28,13 @@ pub struct Member {
     pub peer_address: String,
     /// host:port that clients are redirected to.
     pub client_address: String,
+    /// host:port of its read-only pages.
+    pub http_address: String,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Role {
+    #[default]
     Voter,
     /// Receives everything, counts nowhere.
     Learner,

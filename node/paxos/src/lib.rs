@@ -41,10 +41,7 @@
 //! use paxos::*;
 //!
 //! // A group of one: whatever it has on disk is chosen.
-//! let member = Member {
-//!     role: Role::Voter, incarnation: 7, public_key: vec![],
-//!     peer_address: "127.0.0.1:7380".into(), client_address: "127.0.0.1:7379".into(),
-//! };
+//! let member = Member { role: Role::Voter, ..Default::default() };
 //! let configuration = Configuration { members: [(NodeId(1), member)].into(), ..Default::default() };
 //! let mut now = Now::default();
 //! let mut output = Output::default();

@@ -43,6 +43,8 @@ fn configurations() -> impl Strategy<Value = Configuration> {
                 incarnation,
                 public_key,
                 client_address: format!("{address}:7379"),
+                http_address: format!("{address}:7381"),
+                name: "n".to_owned(),
                 peer_address: address,
             });
     let members = prop::collection::btree_map(any::<u32>().prop_map(NodeId), member, 0..5);
@@ -377,6 +379,8 @@ fn a_configuration() -> Value {
         public_key: vec![n; 32],
         peer_address: format!("10.0.0.{n}:7380"),
         client_address: format!("10.0.0.{n}:7379"),
+        http_address: format!("10.0.0.{n}:7381"),
+        name: format!("n{n}"),
     };
     let members = BTreeMap::from([
         (NodeId(1), member(Role::Voter, 1)),

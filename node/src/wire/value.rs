@@ -15,7 +15,7 @@ const VOTER: u8 = 0;
 const LEARNER: u8 = 1;
 
 /// The least that one member takes: id, role, incarnation and three empty fields.
-const MEMBER_LEN_MIN: usize = 4 + 1 + 8 + 3 * 2;
+const MEMBER_LEN_MIN: usize = 4 + 1 + 8 + 5 * 2;
 
 pub(super) const BALLOT_LEN: usize = 4 + 8 + 4;
 
@@ -90,6 +90,8 @@ pub(super) fn put_configuration(out: &mut impl Out, configuration: &Configuratio
         out.short(&member.public_key);
         out.short(member.peer_address.as_bytes());
         out.short(member.client_address.as_bytes());
+        out.short(member.http_address.as_bytes());
+        out.short(member.name.as_bytes());
     }
 }
 
@@ -111,6 +113,8 @@ pub(super) fn configuration(input: &mut Input) -> Result<Configuration, WireErro
             public_key: input.short("member public key")?,
             peer_address: input.text("member peer address")?,
             client_address: input.text("member client address")?,
+            http_address: input.text("member http address")?,
+            name: input.text("member name")?,
         };
         if members.insert(id, member).is_some() {
             return Err(WireError::Duplicate { what: "configuration member", id: id.0 });
