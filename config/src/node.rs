@@ -1,9 +1,13 @@
 //! The typed form of `node.toml` and of `members.toml` beside it.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use serde::{Deserialize, Serialize};
+
+use crate::check;
+use crate::presets::read;
+use crate::problem::Problems;
 
 /// `node.toml`: everything one node needs to know, but for the keys of its peers.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -31,6 +35,23 @@ pub struct NodeConfig {
     pub trace: Trace,
 }
 
+impl NodeConfig {
+    /// Reads and checks `node.toml`; all that is wrong is said at once.
+    pub fn load(path: impl AsRef<Path>) -> Result<NodeConfig, Problems> {
+        let path = path.as_ref();
+        NodeConfig::parse(&read(path)?, &path.display().to_string())
+    }
+
+    /// The same from memory; `origin` names the text in messages.
+    pub fn parse(text: &str, origin: &str) -> Result<NodeConfig, Problems> {
+        check::node(text, origin)
+    }
+
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("a NodeConfig has string keys only")
+    }
+}
+
 /// Where this node listens.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -49,6 +70,23 @@ pub struct Members {
     pub cluster_uuid: String,
     #[serde(rename = "member")]
     pub members: Vec<MemberConfig>,
+}
+
+impl Members {
+    /// Reads and checks `members.toml`; all that is wrong is said at once.
+    pub fn load(path: impl AsRef<Path>) -> Result<Members, Problems> {
+        let path = path.as_ref();
+        Members::parse(&read(path)?, &path.display().to_string())
+    }
+
+    /// The same from memory; `origin` names the text in messages.
+    pub fn parse(text: &str, origin: &str) -> Result<Members, Problems> {
+        check::members(text, origin)
+    }
+
+    pub fn to_toml(&self) -> String {
+        toml::to_string(self).expect("Members have string keys only")
+    }
 }
 
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -126,7 +164,7 @@ pub enum UserRole {
     Rw,
 }
 
-/// What a preset sets. Units are in the names.
+/// What a preset sets. Units are in the names; `presets/default.toml` says what each key does.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct Behaviour {
@@ -198,5 +236,59 @@ pub struct Trace {
 impl Default for Trace {
     fn default() -> Self {
         Trace { filter: "info".to_owned(), dir: None, files_max: 7, stderr: true }
+    }
+}
+
+#[cfg(test)]
+pub(crate) mod tests {
+    use super::*;
+
+    /// One with every section filled.
+    pub(crate) fn example() -> NodeConfig {
+        NodeConfig {
+            schema: 1,
+            cluster: "demo".to_owned(),
+            cluster_uuid: "0123456789abcdef0123456789abcdef".to_owned(),
+            id: 1,
+            name: "n1".to_owned(),
+            data_dir: "/var/lib/paxos".into(),
+            listen: Listen {
+                client: "10.0.0.11:7379".parse().unwrap(),
+                peer: "10.0.0.11:7380".parse().unwrap(),
+                http: "10.0.0.11:7381".parse().unwrap(),
+            },
+            security: Security::default(),
+            users: vec![User {
+                name: "app".to_owned(),
+                role: UserRole::Rw,
+                password_sha256: vec!["ab".repeat(32)],
+            }],
+            behaviour: Behaviour::default(),
+            trace: Trace::default(),
+        }
+    }
+
+    pub(crate) fn example_members() -> Members {
+        let member = |id: u32| MemberConfig {
+            id,
+            name: format!("n{id}"),
+            role: Role::Voter,
+            incarnation: format!("{id:016x}"),
+            public_key: format!("{id:064x}"),
+            peer: format!("10.0.0.{id}:7380"),
+            client: format!("10.0.0.{id}:7379"),
+            http: format!("10.0.0.{id}:7381"),
+        };
+        Members {
+            cluster_uuid: "0123456789abcdef0123456789abcdef".to_owned(),
+            members: (1..=3).map(member).collect(),
+        }
+    }
+
+    #[test]
+    fn what_is_written_is_read_again() {
+        let (node, members) = (example(), example_members());
+        assert_eq!(NodeConfig::parse(&node.to_toml(), "node.toml").unwrap(), node);
+        assert_eq!(Members::parse(&members.to_toml(), "members.toml").unwrap(), members);
     }
 }
