@@ -56,7 +56,7 @@ const BODY_HEAD_LEN: usize = 6;
 /// Room that is kept free in the receive buffer for the next read.
 const READ_BYTES: usize = 64 << 10;
 
-const _: () = assert!(WIRE_VERSION - WIRE_VERSION_OLDEST <= 1);
+const _: () = assert!(WIRE_VERSION < WIRE_VERSION_OLDEST + 2);
 const _: () = assert!(FRAME_BYTES_MAX < u32::MAX as usize);
 const _: () = assert!(self::bytes::COPY_BYTES_MAX < READ_BYTES);
 

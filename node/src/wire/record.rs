@@ -13,7 +13,7 @@ pub const RECORD_VERSION: u8 = 1;
 /// Oldest version that it reads: the one before, so that an upgrade finds its own journal.
 pub const RECORD_VERSION_OLDEST: u8 = 1;
 
-const _: () = assert!(RECORD_VERSION - RECORD_VERSION_OLDEST <= 1);
+const _: () = assert!(RECORD_VERSION < RECORD_VERSION_OLDEST + 2);
 
 const PROMISED: u8 = 1;
 const ACCEPTED: u8 = 2;

@@ -1,0 +1,328 @@
+//! Who is there? The first two frames of every connection, and what is refused.
+//!
+//! The dialling side sends a `Hello`, the other checks it and answers with a `Welcome`, which the
+//! dialling side checks by the same rules. Either may answer `Refused` with a reason instead. TLS
+//! has let nobody through but holders of a member's key; the hello must match that very member.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use bytes::BytesMut;
+use paxos::NodeId;
+use tokio::io::AsyncWriteExt;
+use tokio::net::TcpStream;
+
+use super::Shared;
+use super::channel::Channel;
+use super::members::Peer;
+use crate::identity::{ClusterUuid, Process, hex};
+use crate::wire::{
+    self, Frame, FrameDecoder, Hello, Lane, Refusal, RefusalCode, WIRE_VERSION,
+    WIRE_VERSION_OLDEST, WireError,
+};
+
+/// Why a connection did not come about.
+#[derive(Debug, thiserror::Error)]
+pub(super) enum HandshakeError {
+    #[error("{doing}: {source}")]
+    Io { doing: &'static str, source: io::Error },
+    #[error("TLS handshake: {0}")]
+    Tls(String),
+    #[error("it speaks another protocol: {0}")]
+    Wire(#[from] WireError),
+    #[error("it sent {0} where a hello was due")]
+    Unexpected(&'static str),
+    #[error("it closed the connection before it introduced itself")]
+    Closed,
+    #[error("it did not introduce itself in time")]
+    TimedOut,
+    /// The far side does not want us.
+    #[error("it refuses this node: {0}")]
+    RefusedByPeer(Refusal),
+    /// We do not want the far side.
+    #[error("refused: {0}")]
+    Refused(Refusal),
+}
+
+impl HandshakeError {
+    /// A refusal stays for a while: no hurry to ask again.
+    pub(super) fn is_refusal(&self) -> bool {
+        matches!(self, HandshakeError::RefusedByPeer(_) | HandshakeError::Refused(_))
+    }
+}
+
+pub(super) fn io_error(doing: &'static str) -> impl FnOnce(io::Error) -> HandshakeError {
+    move |source| HandshakeError::Io { doing, source }
+}
+
+impl Shared {
+    /// The dialling side: tell `peer` who we are, and learn that it is `peer`. Returns its process.
+    pub(super) async fn introduce(
+        &self,
+        channel: &mut Channel,
+        decoder: &mut FrameDecoder,
+        peer: &Peer,
+        lane: Lane,
+    ) -> Result<u64, HandshakeError> {
+        let hello = Frame::Hello(self.hello(peer.id, lane));
+        write_frame(channel, &hello).await?;
+        let welcome = match read_frame(channel, decoder).await? {
+            Frame::Welcome(welcome) => welcome,
+            Frame::Refused(refusal) => return Err(HandshakeError::RefusedByPeer(refusal)),
+            frame => return Err(HandshakeError::Unexpected(name(&frame))),
+        };
+        let checked = if welcome.id == peer.id {
+            self.check(&welcome, channel, &peer.member.address).map(|_| ())
+        } else {
+            let text = format!("{} was dialled, {} answers", peer.id, welcome.id);
+            Err(Refusal::new(RefusalCode::Misdirected, text))
+        };
+        match checked {
+            Ok(()) => Ok(welcome.process),
+            Err(refusal) => {
+                let _ = write_frame(channel, &Frame::Refused(refusal.clone())).await;
+                Err(HandshakeError::Refused(refusal))
+            }
+        }
+    }
+
+    /// The answering side: learn who dialled, and answer.
+    pub(super) async fn welcome(
+        &self,
+        channel: &mut Channel,
+        decoder: &mut FrameDecoder,
+        from: std::net::SocketAddr,
+    ) -> Result<(Rc<Peer>, Hello), HandshakeError> {
+        let hello = match read_frame(channel, decoder).await {
+            Ok(Frame::Hello(hello)) => hello,
+            Ok(frame) => return Err(HandshakeError::Unexpected(name(&frame))),
+            Err(error) => return Err(error),
+        };
+        match self.check(&hello, channel, &from.to_string()) {
+            Ok(peer) => {
+                let welcome = Frame::Welcome(self.hello(hello.id, hello.lane));
+                write_frame(channel, &welcome).await?;
+                Ok((peer, hello))
+            }
+            Err(refusal) => {
+                say_goodbye(channel, &refusal).await;
+                Err(HandshakeError::Refused(refusal))
+            }
+        }
+    }
+
+    fn hello(&self, to: NodeId, lane: Lane) -> Hello {
+        Hello {
+            version_oldest: WIRE_VERSION_OLDEST,
+            version_newest: WIRE_VERSION,
+            cluster: self.me.cluster.0,
+            id: self.me.id,
+            incarnation: self.me.incarnation,
+            to,
+            lane,
+            starts: self.me.process.starts,
+            process: self.me.process.nonce,
+        }
+    }
+
+    /// Whether the far side is a member that we know, as it was when it became one, and no copy.
+    fn check(&self, hello: &Hello, channel: &Channel, at: &str) -> Result<Rc<Peer>, Refusal> {
+        let (me, id) = (&self.me, hello.id);
+        let refuse = |code, text: String| Err(Refusal::new(code, text));
+        if hello.cluster != me.cluster.0 {
+            let theirs = ClusterUuid(hello.cluster);
+            let text = format!("{id} at {at} is of cluster {theirs}, {} of {}", me.id, me.cluster);
+            return refuse(RefusalCode::ForeignCluster, text);
+        }
+        if hello.to != me.id {
+            let text = format!("{id} at {at} wants to reach {}, this is {}", hello.to, me.id);
+            return refuse(RefusalCode::Misdirected, text);
+        }
+        let Some(peer) = self.peer(id) else {
+            let text = format!("{id} at {at} is not a member that {} knows", me.id);
+            return refuse(RefusalCode::NotAMember, text);
+        };
+        if hello.incarnation != peer.member.incarnation {
+            let text = format!(
+                "{id} at {at} has incarnation {:016x}, the member has {:016x}: its disk was \
+                 formatted again; it can only come back under a new id",
+                hello.incarnation, peer.member.incarnation
+            );
+            return refuse(RefusalCode::WrongIncarnation, text);
+        }
+        let key = channel.peer_key();
+        if key != peer.member.key {
+            let theirs = key.map_or("no key".to_owned(), |key| format!("key {}", hex(&key)));
+            let text = format!("{id} at {at} shows {theirs}, which is not the member's");
+            return refuse(RefusalCode::WrongKey, text);
+        }
+        if hello.agree().is_none() {
+            let text = format!(
+                "{id} at {at} speaks wire versions {} to {}, {} speaks {WIRE_VERSION_OLDEST} to \
+                 {WIRE_VERSION}: upgrade one release at a time",
+                hello.version_oldest, hello.version_newest, me.id
+            );
+            return refuse(RefusalCode::NoCommonVersion, text);
+        }
+        self.check_process(hello, &peer, at)?;
+        Ok(peer)
+    }
+
+    /// One disk, one process, and never an older state of the disk.
+    fn check_process(&self, hello: &Hello, peer: &Peer, at: &str) -> Result<(), Refusal> {
+        let id = hello.id;
+        let process = Process { starts: hello.starts, nonce: hello.process };
+        let seen = self.seen.borrow().get(&(id, hello.incarnation)).copied();
+        if let Some(seen) = seen {
+            if process.starts < seen.starts {
+                let text = format!(
+                    "{id} at {at} counts {} starts on its disk, {} have been seen: this is an \
+                     older copy of its data directory, which has forgotten promises",
+                    process.starts, seen.starts
+                );
+                return Err(Refusal::new(RefusalCode::OlderCopy, text));
+            }
+            if process.starts == seen.starts && process.nonce != seen.nonce {
+                let text = format!(
+                    "{id} at {at} is process {:016x}, but start {} of this disk was process \
+                     {:016x}: this data directory was copied",
+                    process.nonce, seen.starts, seen.nonce
+                );
+                return Err(Refusal::new(RefusalCode::SecondProcess, text));
+            }
+        }
+        if let Some(other) = peer.other_process(process.nonce) {
+            let text = format!(
+                "{id} at {at} is process {:016x}, but {id} is connected already: {other}",
+                process.nonce
+            );
+            return Err(Refusal::new(RefusalCode::SecondProcess, text));
+        }
+        self.seen.borrow_mut().insert((id, hello.incarnation), process);
+        Ok(())
+    }
+}
+
+async fn write_frame(channel: &mut Channel, frame: &Frame) -> Result<(), HandshakeError> {
+    let mut out = BytesMut::new();
+    wire::put(&mut out, frame)?;
+    channel.write_all(&mut out).await.map_err(io_error("send the hello"))
+}
+
+async fn read_frame(
+    channel: &mut Channel,
+    decoder: &mut FrameDecoder,
+) -> Result<Frame, HandshakeError> {
+    loop {
+        if let Some(frame) = decoder.next_frame()? {
+            return Ok(frame);
+        }
+        let count = channel.read(decoder.spare()).await.map_err(read_error)?;
+        if count == 0 {
+            return Err(HandshakeError::Closed);
+        }
+    }
+}
+
+/// In TLS 1.3 the client learns only here that its key was not welcome.
+fn read_error(source: io::Error) -> HandshakeError {
+    match source.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>()) {
+        Some(_) => tls_error(source),
+        None => HandshakeError::Io { doing: "receive the hello", source },
+    }
+}
+
+/// Says a TLS error in our own words where we know better.
+fn tls_error(source: io::Error) -> HandshakeError {
+    let tls = source.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
+    match tls {
+        Some(rustls::Error::AlertReceived(rustls::AlertDescription::CertificateUnknown)) => {
+            let text = "this node's key is not accepted: its current members do not list it";
+            HandshakeError::RefusedByPeer(Refusal::new(RefusalCode::WrongKey, text))
+        }
+        Some(rustls::Error::InvalidCertificate(rustls::CertificateError::Other(other))) => {
+            HandshakeError::Tls(other.0.to_string())
+        }
+        _ => HandshakeError::Tls(source.to_string()),
+    }
+}
+
+/// Says why, and lets it arrive: closing with unread bytes would reset the connection and take the
+/// reason with it.
+async fn say_goodbye(channel: &mut Channel, refusal: &Refusal) {
+    if write_frame(channel, &Frame::Refused(refusal.clone())).await.is_err() {
+        return;
+    }
+    let socket = socket2::SockRef::from(&*channel.socket);
+    let _ = socket.shutdown(std::net::Shutdown::Write);
+    let mut ignored = BytesMut::new();
+    let until_closed = async {
+        while matches!(channel.read(&mut ignored).await, Ok(count) if count > 0) {
+            ignored.clear();
+        }
+    };
+    let _ = tokio::time::timeout(Duration::from_millis(500), until_closed).await;
+}
+
+/// The TLS handshake of either side.
+pub(super) async fn secure_outbound(
+    shared: &Shared,
+    socket: TcpStream,
+) -> Result<Channel, HandshakeError> {
+    let Some(tls) = &shared.tls else { return Ok(Channel::plain(socket)) };
+    let connector = tokio_rustls::TlsConnector::from(tls.client.clone());
+    let name = crate::tls::PeerTls::server_name();
+    let mut stream = connector.connect(name, socket).await.map_err(tls_error)?;
+    stream.flush().await.map_err(tls_error)?;
+    let (socket, connection) = stream.into_inner();
+    // Nothing but a refusal comes back on this connection.
+    Ok(Channel::tls(socket, connection.into(), 4 << 10))
+}
+
+pub(super) async fn secure_inbound(
+    shared: &Shared,
+    socket: TcpStream,
+) -> Result<Channel, HandshakeError> {
+    let Some(tls) = &shared.tls else { return Ok(Channel::plain(socket)) };
+    let acceptor = tokio_rustls::TlsAcceptor::from(tls.server.clone());
+    let mut stream = acceptor.accept(socket).await.map_err(tls_error)?;
+    stream.flush().await.map_err(tls_error)?;
+    let (socket, connection) = stream.into_inner();
+    if connection.alpn_protocol() != Some(crate::tls::ALPN) {
+        return Err(HandshakeError::Unexpected("TLS for another protocol"));
+    }
+    Ok(Channel::tls(socket, connection.into(), 64 << 10))
+}
+
+fn name(frame: &Frame) -> &'static str {
+    match frame {
+        Frame::Peer(_) => "a message",
+        Frame::KeepAlive => "a sign of life",
+        Frame::Hello(_) => "a hello",
+        Frame::Welcome(_) => "a welcome",
+        Frame::Refused(_) => "a refusal",
+    }
+}
+
+/// Traces each kind of trouble once, and again after a minute: a stranger that knocks for ever must
+/// not fill the disk.
+#[derive(Default)]
+pub(super) struct RefusalLog {
+    traced: BTreeMap<String, Instant>,
+}
+
+const TRACE_AGAIN: Duration = Duration::from_secs(60);
+const TRACED_MAX: usize = 256;
+
+impl RefusalLog {
+    pub(super) fn once(&mut self, what: String, trace: impl FnOnce()) {
+        let now = Instant::now();
+        self.traced.retain(|_, since| now.duration_since(*since) < TRACE_AGAIN);
+        if self.traced.len() < TRACED_MAX && !self.traced.contains_key(&what) {
+            self.traced.insert(what, now);
+            trace();
+        }
+    }
+}

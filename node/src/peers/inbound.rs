@@ -1,0 +1,201 @@
+//! Incoming connections: a bounded number of strangers, each with a deadline, and one task for each
+//! connection that has introduced itself, which hands every read's frames to the core as one event.
+
+use std::cell::RefCell;
+use std::collections::VecDeque;
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::rc::Rc;
+use std::time::Duration;
+
+use config::PeerSecurity;
+use socket2::{Domain, Protocol, Socket, Type};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
+use tokio::task::AbortHandle;
+use tokio::time::MissedTickBehavior;
+
+use super::channel::Channel;
+use super::handshake::{HandshakeError, io_error, secure_inbound};
+use super::members::{Inbound, Peer};
+use super::{LinkEvent, Shared, counters, listener_from, set_options};
+use crate::wire::{FRAME_BYTES_MAX, Frame, FrameDecoder, HANDSHAKE_FRAME_BYTES_MAX, Hello, Lane};
+
+/// Looks at a silent connection before it is given up: the silence of a process that was paused
+/// itself is then not held against the peer.
+const LOOKS: u32 = 4;
+const BACKLOG: i32 = 128;
+/// After the kernel had no descriptor or memory for one more connection.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
+    let socket = Socket::new(Domain::for_address(address), Type::STREAM, Some(Protocol::TCP))?;
+    socket.set_reuse_address(true)?;
+    socket.bind(&address.into())?;
+    socket.listen(BACKLOG)?;
+    listener_from(socket)
+}
+
+/// Connections that have not introduced themselves yet, oldest first.
+type HalfOpen = Rc<RefCell<VecDeque<(u64, AbortHandle)>>>;
+
+pub(super) async fn accept(shared: Rc<Shared>, listener: TcpListener) {
+    let half_open = HalfOpen::default();
+    loop {
+        let (socket, from) = match listener.accept().await {
+            Ok(accepted) => accepted,
+            Err(error) => {
+                shared.refusals.borrow_mut().once(format!("accept {error}"), || {
+                    tracing::warn!(%error, "cannot accept a peer's connection");
+                });
+                tokio::time::sleep(ACCEPT_PAUSE).await;
+                continue;
+            }
+        };
+        if shared.settings.security == PeerSecurity::Plain && !from.ip().is_loopback() {
+            continue;
+        }
+        // Strangers who hold connections open give way to those who come: a member introduces
+        // itself within a round trip.
+        if half_open.borrow().len() >= shared.settings.limits.half_open_max
+            && let Some((_, oldest)) = half_open.borrow_mut().pop_front()
+        {
+            oldest.abort();
+        }
+        let serial = shared.serial();
+        let task = serve(shared.clone(), half_open.clone(), serial, socket, from);
+        let handle = shared.spawn(task);
+        half_open.borrow_mut().push_back((serial, handle));
+    }
+}
+
+async fn serve(
+    shared: Rc<Shared>,
+    half_open: HalfOpen,
+    serial: u64,
+    socket: TcpStream,
+    from: SocketAddr,
+) {
+    let deadline = shared.settings.limits.handshake;
+    let in_time = tokio::time::timeout(deadline, introduce(&shared, socket, from)).await;
+    half_open.borrow_mut().retain(|(other, _)| *other != serial);
+    match in_time.unwrap_or(Err(HandshakeError::TimedOut)) {
+        Ok((peer, hello, connection)) => {
+            receive(&shared, &peer, serial, from, &hello, connection).await;
+        }
+        Err(error) => shared.refusals.borrow_mut().once(format!("{} {error}", from.ip()), || {
+            tracing::warn!(%from, "connection to the peer port closed: {error}");
+        }),
+    }
+}
+
+struct Connection {
+    channel: Channel,
+    decoder: FrameDecoder,
+}
+
+async fn introduce(
+    shared: &Shared,
+    socket: TcpStream,
+    from: SocketAddr,
+) -> Result<(Rc<Peer>, Hello, Connection), HandshakeError> {
+    set_options(&socket, shared.settings.limits.idle).map_err(io_error("set socket options"))?;
+    let mut channel = secure_inbound(shared, socket).await?;
+    let mut decoder = FrameDecoder::new(HANDSHAKE_FRAME_BYTES_MAX);
+    let (peer, hello) = shared.welcome(&mut channel, &mut decoder, from).await?;
+    decoder.raise_limit(FRAME_BYTES_MAX);
+    Ok((peer, hello, Connection { channel, decoder }))
+}
+
+async fn receive(
+    shared: &Shared,
+    peer: &Peer,
+    serial: u64,
+    from: SocketAddr,
+    hello: &Hello,
+    mut connection: Connection,
+) {
+    let lane = hello.lane;
+    let close = Rc::new(Notify::new());
+    let inbound = Inbound { serial, process: hello.process, from, close: close.clone() };
+    // The same process dials again when it has lost the former connection, which we may not know.
+    if let Some(former) = peer.inbound.borrow_mut()[lane.index()].replace(inbound) {
+        former.close.notify_one();
+    }
+    peer.alive.notify_waiters();
+    let outcome = tokio::select! {
+        outcome = read_frames(shared, peer, lane, &mut connection) => outcome,
+        () = close.notified() => Ok(()),
+    };
+    if let Err(error) = outcome {
+        tracing::warn!(peer = %peer.id, %from, %lane, "incoming connection lost: {error}");
+    }
+    let mut inbound = peer.inbound.borrow_mut();
+    let slot = &mut inbound[lane.index()];
+    if slot.as_ref().is_some_and(|inbound| inbound.serial == serial) {
+        *slot = None;
+    }
+}
+
+async fn read_frames(
+    shared: &Shared,
+    peer: &Peer,
+    lane: Lane,
+    connection: &mut Connection,
+) -> io::Result<()> {
+    let Connection { channel, decoder } = connection;
+    let events = match lane {
+        Lane::Control => &shared.control,
+        Lane::Bulk => &shared.bulk,
+    };
+    let mut look = tokio::time::interval(shared.settings.limits.idle / LOOKS);
+    look.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut silent_looks = 0;
+    loop {
+        let count = tokio::select! {
+            biased;
+            count = channel.read(decoder.spare()) => count?,
+            _ = look.tick() => {
+                silent_looks += 1;
+                if silent_looks > LOOKS {
+                    let text = format!("silent for {:?}", shared.settings.limits.idle);
+                    return Err(io::Error::new(ErrorKind::TimedOut, text));
+                }
+                continue;
+            }
+        };
+        if count == 0 {
+            return Ok(());
+        }
+        silent_looks = 0;
+        peer.counters.received_bytes.add(count as u64);
+        let frames = decode(peer, decoder)?;
+        if !frames.is_empty() {
+            let event = LinkEvent::Received { from: peer.id, frames };
+            if events.send(event).await.is_err() {
+                return Ok(());
+            }
+            // One read each: a peer that sends without a pause must not keep the thread.
+            tokio::task::yield_now().await;
+        }
+    }
+}
+
+fn decode(peer: &Peer, decoder: &mut FrameDecoder) -> io::Result<Vec<crate::wire::PeerFrame>> {
+    let invalid = |text: String| io::Error::new(ErrorKind::InvalidData, text);
+    let mut frames = Vec::new();
+    while let Some(frame) = decoder.next_frame().map_err(|error| invalid(error.to_string()))? {
+        match frame {
+            Frame::Peer(frame) => {
+                peer.counters.received[counters::kind_of(&frame)].add(1);
+                frames.push(frame);
+            }
+            Frame::KeepAlive => {}
+            Frame::Refused(refusal) => return Err(invalid(format!("it refuses us: {refusal}"))),
+            Frame::Hello(_) | Frame::Welcome(_) => {
+                return Err(invalid("a second hello on one connection".to_owned()));
+            }
+        }
+    }
+    Ok(frames)
+}

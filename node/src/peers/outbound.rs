@@ -1,0 +1,141 @@
+//! One task per peer and lane: dials, dials again, and looks after the connection while it lives.
+//! The bytes themselves are written by the core loop's `flush`; this task only writes what the
+//! socket did not take then.
+
+use std::io;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+
+use tokio::net::TcpStream;
+use tokio::time::MissedTickBehavior;
+
+use super::handshake::{HandshakeError, io_error, secure_outbound};
+use super::lane::{Ended, OutLane};
+use super::members::Peer;
+use super::{Shared, set_options};
+use crate::wire::{FrameDecoder, HANDSHAKE_FRAME_BYTES_MAX, Lane};
+
+/// A TCP connection that is not there by then is tried again: the kernel's own second attempt
+/// would come no earlier.
+const CONNECT_MAX: Duration = Duration::from_secs(1);
+/// A connection that lasted this long ends the back-off.
+const STEADY: Duration = Duration::from_secs(1);
+
+/// Until the peer is no longer a member.
+pub(super) async fn run(shared: Rc<Shared>, peer: Rc<Peer>, lane: Lane) {
+    let mut gone = peer.gone.subscribe();
+    tokio::select! {
+        _ = gone.wait_for(|gone| *gone) => {}
+        () = keep_connected(&shared, &peer, lane) => {}
+    }
+    peer.disconnected(&shared, lane).await;
+}
+
+async fn keep_connected(shared: &Shared, peer: &Peer, lane: Lane) {
+    let limits = &shared.settings.limits;
+    let mut pause = limits.retry_min;
+    loop {
+        let in_time = tokio::time::timeout(limits.handshake, dial(shared, peer, lane)).await;
+        let outcome = in_time.unwrap_or(Err(HandshakeError::TimedOut));
+        let refused = outcome.as_ref().is_err_and(HandshakeError::is_refusal);
+        match outcome {
+            Ok(()) => {
+                let since = Instant::now();
+                trouble_ended(peer, lane);
+                peer.connected(shared, lane).await;
+                let ended = serve(peer.lane(lane), limits.idle / 4).await;
+                peer.disconnected(shared, lane).await;
+                trace_end(peer, lane, ended);
+                if since.elapsed() >= STEADY {
+                    pause = limits.retry_min;
+                }
+            }
+            Err(error) => trouble(peer, lane, &error),
+        }
+        if refused {
+            tokio::time::sleep(shared.jittered(limits.retry_max)).await;
+        } else {
+            tokio::select! {
+                () = tokio::time::sleep(shared.jittered(pause)) => {}
+                () = peer.alive.notified() => {}
+            }
+        }
+        pause = (pause * 2).min(limits.retry_max);
+    }
+}
+
+async fn dial(shared: &Shared, peer: &Peer, lane: Lane) -> Result<(), HandshakeError> {
+    let connecting = tokio::time::timeout(CONNECT_MAX, TcpStream::connect(&peer.member.address));
+    let connected = connecting.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
+    let socket = connected.map_err(io_error("connect"))?;
+    // A port from the kernel's own range can connect to itself.
+    if socket.local_addr().ok() == socket.peer_addr().ok() {
+        return Err(HandshakeError::Unexpected("its own port"));
+    }
+    set_options(&socket, shared.settings.limits.idle).map_err(io_error("set socket options"))?;
+    let mut channel = secure_outbound(shared, socket).await?;
+    let mut decoder = FrameDecoder::new(HANDSHAKE_FRAME_BYTES_MAX);
+    let process = shared.introduce(&mut channel, &mut decoder, peer, lane).await?;
+    peer.lane(lane).connect(channel, decoder, process);
+    Ok(())
+}
+
+/// Until the connection ends.
+async fn serve(lane: &OutLane, keep_alive: Duration) -> Ended {
+    let Some(socket) = lane.socket() else {
+        return Ended::Closed;
+    };
+    let mut beat = tokio::time::interval(keep_alive);
+    beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    let mut blocked = false;
+    loop {
+        tokio::select! {
+            // Only an end can arrive: the far side never sends on this connection.
+            readable = socket.readable() => {
+                if let Err(error) = readable {
+                    return Ended::Failed(error);
+                }
+                if let Err(ended) = lane.read() {
+                    return ended;
+                }
+            }
+            () = lane.attention.notified() => blocked = true,
+            _ = socket.writable(), if blocked => match lane.write() {
+                Ok(all_gone) => blocked = !all_gone,
+                Err(error) => return Ended::Failed(error),
+            },
+            _ = beat.tick() => {
+                if !lane.active.replace(false) {
+                    lane.push_keep_alive();
+                    lane.flush();
+                    lane.active.set(false);
+                }
+            }
+        }
+    }
+}
+
+fn trouble(peer: &Peer, lane: Lane, error: &HandshakeError) {
+    let text = error.to_string();
+    // Said once until it changes: a peer that is down for a week is one line.
+    if peer.counters.trouble().as_ref() != Some(&text) {
+        tracing::warn!(peer = %peer.id, address = peer.member.address, %lane, "not connected: {text}");
+        peer.counters.set_trouble(Some(text));
+    }
+}
+
+fn trouble_ended(peer: &Peer, lane: Lane) {
+    peer.counters.set_trouble(None);
+    tracing::info!(peer = %peer.id, address = peer.member.address, %lane, "connected");
+}
+
+fn trace_end(peer: &Peer, lane: Lane, ended: Ended) {
+    let text = match ended {
+        Ended::Closed => "it closed the connection".to_owned(),
+        Ended::Failed(error) => error.to_string(),
+        Ended::Refused(refusal) => format!("it refuses this node: {refusal}"),
+        Ended::Nonsense(text) => format!("it speaks another protocol: {text}"),
+    };
+    tracing::warn!(peer = %peer.id, %lane, "connection lost: {text}");
+    peer.counters.set_trouble(Some(text));
+}
