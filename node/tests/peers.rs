@@ -13,9 +13,7 @@ use config::{Behaviour, Listen, NodeConfig, PeerSecurity, Security, Trace};
 use node::identity::{self, Identity, Process};
 use node::peers::{Limits, LinkEvent, LinkEvents, LinkSettings, Links, LinksError, Sent};
 use node::wire::{self, Frame, Hello, Lane, PeerFrame, Refusal, RefusalCode};
-use paxos::{
-    Ballot, BatchId, Configuration, Heartbeat, Member, Message, NodeId, Role, Slot, Value,
-};
+use paxos::{Ballot, BatchId, Configuration, Heartbeat, Member, Message, NodeId, Slot, Value};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 
@@ -62,11 +60,10 @@ impl Disk {
 
     fn member(&self) -> Member {
         Member {
-            role: Role::Voter,
             incarnation: self.identity.incarnation,
             public_key: self.identity.key.public().to_vec(),
             peer_address: self.config.listen.peer.to_string(),
-            client_address: String::new(),
+            ..Member::default()
         }
     }
 

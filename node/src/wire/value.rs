@@ -14,7 +14,7 @@ const CONFIGURATION: u8 = 2;
 const VOTER: u8 = 0;
 const LEARNER: u8 = 1;
 
-/// The least that one member takes: id, role, incarnation and three empty fields.
+/// The least that one member takes: id, role, incarnation and five empty fields.
 const MEMBER_LEN_MIN: usize = 4 + 1 + 8 + 5 * 2;
 
 pub(super) const BALLOT_LEN: usize = 4 + 8 + 4;
