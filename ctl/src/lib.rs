@@ -8,6 +8,7 @@
 pub mod cli;
 pub mod commands;
 pub mod error;
+pub mod local;
 pub mod ui;
 
 use std::process::ExitCode;

@@ -2,6 +2,7 @@
 //! To add a verb: its file, a line in `Verb`, a line in `Verb::run`.
 
 pub mod r#gen;
+pub mod run;
 
 use std::process::ExitCode;
 
@@ -13,12 +14,14 @@ use crate::error::Error;
 #[derive(Debug, Subcommand)]
 pub enum Verb {
     Gen(r#gen::Args),
+    Run(run::Args),
 }
 
 impl Verb {
     pub async fn run(self, context: &Context) -> Result<ExitCode, Error> {
         match self {
             Verb::Gen(args) => r#gen::run(args, context).await,
+            Verb::Run(args) => run::run(args, context).await,
         }
     }
 
@@ -26,6 +29,7 @@ impl Verb {
     /// their current step and say where they stopped. All others are simply ended (exit 130).
     pub fn finishes_its_step(&self) -> bool {
         match self {
+            Verb::Run(_) => true,
             Verb::Gen(_) => false,
         }
     }
