@@ -5,7 +5,13 @@
 //!   dashboards beside this crate may only speak of what stands there; tests hold them to it.
 //! - [`exposition`]: a `prometheus::Registry` made from the table, and its text.
 //! - [`status`]: the `/status` page of one node, and whether that node is ready.
+//! - [`scrape`]: reads the pages of all nodes at one instant; [`reading`]: what came of it.
+//! - [`verdict`]: healthy, degraded, unavailable or divergent; [`show`]: the same in words.
 
 pub mod exposition;
 pub mod metrics;
+pub mod reading;
+pub mod scrape;
+pub mod show;
 pub mod status;
+pub mod verdict;

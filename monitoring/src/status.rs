@@ -81,6 +81,9 @@ pub struct NodeStatus {
     pub chaos: Vec<String>,
     /// Wall clock, milliseconds since 1970.
     pub time_ms: u64,
+    /// How old all of this was when the page was read: more than a few hundred milliseconds means
+    /// that the core loop does not turn. Set by the pages.
+    pub age_ms: u64,
 }
 
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
@@ -203,6 +206,7 @@ impl StateHash {
 /// choose where to send work should turn away.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ReadyWithin {
+    pub age_ms_max: u64,
     pub contact_ms_max: u64,
     pub lag_slots_max: u64,
     pub stalled_ms_max: u64,
@@ -210,14 +214,22 @@ pub struct ReadyWithin {
 
 impl Default for ReadyWithin {
     fn default() -> Self {
-        ReadyWithin { contact_ms_max: 1_000, lag_slots_max: 1_000, stalled_ms_max: 2_000 }
+        ReadyWithin {
+            age_ms_max: 2_000,
+            contact_ms_max: 1_000,
+            lag_slots_max: 1_000,
+            stalled_ms_max: 2_000,
+        }
     }
 }
 
 impl NodeStatus {
-    /// Whether work sent to this node now is likely to be done, or why it is not. `age_ms` is how
-    /// old this status is: a contact ages with it.
-    pub fn readiness(&self, age_ms: u64, within: ReadyWithin) -> Result<(), String> {
+    /// Whether work sent to this node now is likely to be done, or why it is not. A contact ages
+    /// with its status.
+    pub fn readiness(&self, within: ReadyWithin) -> Result<(), String> {
+        if self.age_ms > within.age_ms_max {
+            return Err(format!("the core loop has not turned for {} ms", self.age_ms));
+        }
         let Some(leader) = self.leader else {
             return Err(format!(
                 "no leader known ({} of {} peers connected)",
@@ -226,7 +238,10 @@ impl NodeStatus {
             ));
         };
         let name = self.configuration.name_of(leader);
-        let contact_ms = self.leader_contact_ms.map(|contact_ms| contact_ms + age_ms);
+        let contact_ms = match self.role {
+            Role::Leader => Some(0),
+            _ => self.leader_contact_ms.map(|contact_ms| contact_ms + self.age_ms),
+        };
         match contact_ms {
             None => return Err(format!("leader {name} was never heard")),
             Some(contact_ms) if contact_ms > within.contact_ms_max => {
@@ -254,15 +269,15 @@ impl NodeStatus {
 }
 
 /// 64-bit numbers as strings; plain numbers are understood too.
-mod string {
+pub(crate) mod string {
     use serde::{Deserialize, Deserializer, Serializer, de};
 
     #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde's `with` passes references")]
-    pub(super) fn serialize<S: Serializer>(value: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+    pub(crate) fn serialize<S: Serializer>(value: &u64, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(value)
     }
 
-    pub(super) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
+    pub(crate) fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<u64, D::Error> {
         #[derive(Deserialize)]
         #[serde(untagged)]
         enum Either {
@@ -297,7 +312,7 @@ mod tests {
         let mut status = ready();
         change(&mut status);
         let expect = expect.map_err(str::to_owned);
-        assert_eq!(status.readiness(0, ReadyWithin::default()), expect);
+        assert_eq!(status.readiness(ReadyWithin::default()), expect);
     }
 
     /// PITFALLS 50: green while nothing commits.
@@ -328,10 +343,9 @@ mod tests {
 
     #[test]
     fn a_contact_ages_with_its_status() {
-        assert_eq!(
-            ready().readiness(1_500, ReadyWithin::default()),
-            Err("leader n2 was last heard 1520 ms ago".to_owned())
-        );
+        check(|s| s.age_ms = 900, Ok(()));
+        check(|s| s.age_ms = 1_500, Err("leader n2 was last heard 1520 ms ago"));
+        check(|s| s.age_ms = 2_500, Err("the core loop has not turned for 2500 ms"));
     }
 
     #[test]

