@@ -85,7 +85,10 @@ impl Error {
     }
 
     pub fn because(mut self, cause: impl fmt::Display) -> Self {
-        self.causes.push(cause.to_string());
+        let cause = cause.to_string();
+        if !cause.trim().is_empty() {
+            self.causes.push(cause);
+        }
         self
     }
 
@@ -129,16 +132,48 @@ impl fmt::Display for Error {
             }
         }
         for other in &self.others {
+            let mut other = other.clone();
+            other.hint = None;
             write!(f, "\n{other}")?;
         }
-        if let Some(hint) = &self.hint {
-            write!(f, "\n\nhint: {hint}")?;
+        // Hosts that fail alike share one hint.
+        let mut hints: Vec<&str> = Vec::new();
+        let others = self.others.iter().filter_map(|other| other.hint.as_deref());
+        for hint in self.hint.as_deref().into_iter().chain(others) {
+            if !hints.contains(&hint) {
+                let lead = if hints.is_empty() { "\n\n" } else { "\n" };
+                write!(f, "{lead}hint: {hint}")?;
+                hints.push(hint);
+            }
         }
         Ok(())
     }
 }
 
 impl std::error::Error for Error {}
+
+impl From<deploy::Error> for Error {
+    fn from(error: deploy::Error) -> Self {
+        let word = match error.kind {
+            deploy::Kind::Usage => Word::Usage,
+            deploy::Kind::Ssh => Word::Ssh,
+            deploy::Kind::Remote => Word::Remote,
+            deploy::Kind::Unavailable => Word::Unavailable,
+            deploy::Kind::Guard => Word::Guard,
+            deploy::Kind::Lock => Word::Lock,
+            deploy::Kind::Partly => Word::Partly,
+            deploy::Kind::Internal => Word::Internal,
+        };
+        Error {
+            word,
+            host: error.host,
+            doing: error.doing,
+            causes: error.causes,
+            hint: error.hint,
+            others: error.others.into_iter().map(Error::from).collect(),
+        }
+    }
+}
 
 /// What no verb foresaw. A verb that can name the failure builds an `Error` itself.
 impl From<anyhow::Error> for Error {

@@ -30,13 +30,22 @@ pub struct Error {
     pub doing: String,
     pub causes: Vec<String>,
     pub hint: Option<String>,
+    /// What failed on other hosts in the same step.
+    pub others: Vec<Error>,
 }
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 impl Error {
     pub fn new(kind: Kind, doing: impl Into<String>) -> Self {
-        Error { kind, host: None, doing: doing.into(), causes: Vec::new(), hint: None }
+        Error {
+            kind,
+            host: None,
+            doing: doing.into(),
+            causes: Vec::new(),
+            hint: None,
+            others: Vec::new(),
+        }
     }
 
     pub fn on(mut self, host: impl Into<Box<str>>) -> Self {
@@ -45,13 +54,24 @@ impl Error {
     }
 
     pub fn because(mut self, cause: impl fmt::Display) -> Self {
-        self.causes.push(cause.to_string());
+        let cause = cause.to_string();
+        if !cause.trim().is_empty() {
+            self.causes.push(cause);
+        }
         self
     }
 
     pub fn hint(mut self, hint: impl Into<String>) -> Self {
         self.hint = Some(hint.into());
         self
+    }
+
+    /// One error out of those of several hosts; none of none.
+    pub fn all(errors: Vec<Error>) -> Option<Error> {
+        let mut errors = errors.into_iter();
+        let mut first = errors.next()?;
+        first.others.extend(errors);
+        Some(first)
     }
 }
 

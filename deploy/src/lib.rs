@@ -6,8 +6,21 @@
 //! Nothing here prints, asks or exits, and nothing can tell a laboratory from production. To this
 //! crate a node is a file, a process and a metrics page.
 
+pub mod audit;
 pub mod digest;
 pub mod error;
+pub mod execute;
+pub mod facts;
+pub mod fleet;
+pub mod guard;
+pub mod lock;
+mod phases;
+pub mod plan;
+pub mod procedures;
+pub mod release;
+pub mod render;
 pub mod ssh;
+pub mod stamp;
+pub mod supervisor;
 
 pub use error::{Error, Kind, Result};

@@ -2,7 +2,9 @@
 //! To add a verb: its file, a line in `Verb`, a line in `Verb::run`.
 
 pub mod r#gen;
+pub mod plan;
 pub mod run;
+pub mod up;
 
 use std::process::ExitCode;
 
@@ -13,6 +15,8 @@ use crate::error::Error;
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
+    Plan(plan::Args),
+    Up(up::Args),
     Gen(r#gen::Args),
     Run(run::Args),
 }
@@ -20,6 +24,8 @@ pub enum Verb {
 impl Verb {
     pub async fn run(self, context: &Context) -> Result<ExitCode, Error> {
         match self {
+            Verb::Plan(args) => plan::run(args, context).await,
+            Verb::Up(args) => up::run(args, context).await,
             Verb::Gen(args) => r#gen::run(args, context).await,
             Verb::Run(args) => run::run(args, context).await,
         }
@@ -28,9 +34,6 @@ impl Verb {
     /// Verbs that end by themselves on the first Ctrl-C: they watch `context.interrupt`, finish
     /// their current step and say where they stopped. All others are simply ended (exit 130).
     pub fn finishes_its_step(&self) -> bool {
-        match self {
-            Verb::Run(_) => true,
-            Verb::Gen(_) => false,
-        }
+        matches!(self, Verb::Run(_) | Verb::Up(_))
     }
 }

@@ -1,0 +1,179 @@
+//! `paxosctl up`: make the hosts what the inventory says.
+
+use std::collections::BTreeMap;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+use deploy::execute::{self, Run};
+use deploy::fleet::{Fleet, Watch};
+use deploy::plan::Plan;
+use deploy::procedures;
+use deploy::release::Release;
+use hosts::Inventory;
+
+use crate::cli::{self, Context};
+use crate::commands::plan;
+use crate::desk;
+use crate::error::Error;
+use crate::ui;
+
+/// Make the hosts what the inventory says: copy, configure, start, wait for a leader.
+///
+/// Looks first and does only what is missing; a second run changes nothing. Running nodes that must
+/// change are restarted one at a time, the leader last, and the quorum is kept.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    /// How long the nodes may take to find a leader and catch up.
+    #[arg(long, value_name = "TIME", default_value = "60s", value_parser = cli::duration)]
+    settle: Duration,
+    /// Wait this long for a lock that somebody else holds.
+    #[arg(long, value_name = "TIME", value_parser = cli::duration)]
+    lock_wait: Option<Duration>,
+}
+
+pub async fn run(args: Args, context: &Context) -> Result<ExitCode, Error> {
+    let began = Instant::now();
+    let inventory = desk::load_inventory(context)?;
+    desk::say_insecure(context, &inventory);
+    refuse_unsettled(context, &inventory)?;
+    let releases = desk::releases(&inventory)?;
+    let hosts: Vec<&hosts::Host> = inventory.hosts.iter().collect();
+    if !desk::selection(context).is_all() {
+        return Err(Error::usage("`up` is about the whole cluster, not about selected nodes")
+            .hint("leave out -n and -l; only what differs is touched"));
+    }
+    let fleet = desk::dial_all(context, &inventory, &hosts).await?;
+    let first = plan::make(&inventory, &releases, &fleet).await?;
+    if !context.json() {
+        context.ui.data(plan::render(context, &first));
+    }
+    if first.is_empty() || context.global.dry_run {
+        report(context, &first, None, began);
+        return Ok(ui::OK);
+    }
+    if first.restarts() > 0 && first.voters <= 2 {
+        context.ui.confirm("The cluster will not serve while a node restarts. Go on?")?;
+    }
+    let watch = desk::watch(context);
+    let work = || converge(&args, &inventory, &releases, &fleet, &first, &watch);
+    let outcome = wait_for_lock(&args, context, || {
+        execute::under_lock(&inventory, &fleet, "up", &watch, work)
+    })
+    .await;
+    let (audit_id, ()) = outcome?;
+    report(context, &first, Some(&audit_id), began);
+    Ok(ui::OK)
+}
+
+/// Under the lock: looks again, and does what was shown or nothing.
+async fn converge(
+    args: &Args,
+    inventory: &Inventory,
+    releases: &BTreeMap<String, Release>,
+    fleet: &Fleet,
+    shown: &Plan,
+    watch: &Watch,
+) -> deploy::Result<()> {
+    let facts = look(fleet).await?;
+    let wish = deploy::plan::Wish { inventory, releases, fresh_uuid: &shown.cluster_uuid };
+    let plan = deploy::plan::up(&wish, &facts)?;
+    let steps = |plan: &Plan| plan.hosts.iter().map(|host| host.steps.clone()).collect::<Vec<_>>();
+    if steps(&plan) != steps(shown) {
+        return Err(deploy::Error::new(deploy::Kind::Lock, "carry out the plan that was shown")
+            .because("the hosts have changed since it was made")
+            .hint("nothing was done; run the command again"));
+    }
+    let mut run = Run::new(inventory, &plan, fleet, watch);
+    run.settle_within = args.settle;
+    run.walk(procedures::UP).await?;
+    prove(&wish, fleet).await
+}
+
+/// After the work: what runs is what was wished, by the digests of the running programs.
+async fn prove(wish: &deploy::plan::Wish<'_>, fleet: &Fleet) -> deploy::Result<()> {
+    let left = deploy::plan::up(wish, &look(fleet).await?)?;
+    if left.is_empty() {
+        return Ok(());
+    }
+    let mut error =
+        deploy::Error::new(deploy::Kind::Partly, "compare what runs with what was wished")
+            .hint("run the command again to go on");
+    for line in left.lines() {
+        error = error.because(line);
+    }
+    Err(error)
+}
+
+async fn look(fleet: &Fleet) -> deploy::Result<BTreeMap<u32, deploy::facts::Facts>> {
+    let (facts, errors) = deploy::facts::survey(fleet).await;
+    match deploy::Error::all(errors) {
+        None => Ok(facts),
+        Some(error) => Err(error),
+    }
+}
+
+async fn wait_for_lock<T, Attempt>(
+    args: &Args,
+    context: &Context,
+    mut attempt: impl FnMut() -> Attempt,
+) -> Result<T, Error>
+where
+    Attempt: Future<Output = deploy::Result<T>>,
+{
+    let deadline = args.lock_wait.map(|wait| Instant::now() + wait);
+    let mut said = false;
+    loop {
+        match attempt().await {
+            Ok(value) => return Ok(value),
+            Err(error) if error.kind == deploy::Kind::Lock => {
+                let patient = deadline.is_some_and(|deadline| Instant::now() < deadline);
+                if !patient || context.interrupt.is_requested() {
+                    return Err(error.into());
+                }
+                if !said {
+                    context.ui.say(format!("waiting: {error}"));
+                    said = true;
+                }
+                tokio::time::sleep(Duration::from_secs(2)).await;
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn refuse_unsettled(context: &Context, inventory: &Inventory) -> Result<(), Error> {
+    let problems = inventory.unsettled();
+    if !problems.has_errors() {
+        return Ok(());
+    }
+    context.ui.say(problems.to_string());
+    Err(Error::usage(format!("the inventory {} cannot be started with", inventory.origin)))
+}
+
+fn report(context: &Context, plan: &Plan, audit_id: Option<&str>, began: Instant) {
+    let seconds = began.elapsed().as_secs_f64();
+    if context.json() {
+        context.ui.json(&serde_json::json!({
+            "schema_version": 1,
+            "event": "result",
+            "result": "ok",
+            "changed": audit_id.is_some(),
+            "dry_run": context.global.dry_run,
+            "summary": plan.summary(),
+            "audit_id": audit_id,
+            "duration_seconds": seconds,
+        }));
+        return;
+    }
+    let flag = desk::inventory_flag(context);
+    match audit_id {
+        Some(id) => {
+            context.ui.say(format!("up: done in {seconds:.1} s, audit {id}"));
+            context.ui.say(format!("next: paxosctl{flag} status   undo: paxosctl{flag} down"));
+        }
+        None if context.global.dry_run && !plan.is_empty() => {
+            context.ui.say("dry run: nothing was changed");
+        }
+        None => context.ui.say(format!("looked in {seconds:.1} s")),
+    }
+}

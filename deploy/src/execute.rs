@@ -1,0 +1,192 @@
+//! Carries a plan out: phase by phase, host by host, each step once. It has no choices of its own;
+//! what it adds is the second half of each pair of checks (the quorum, asked again right before a
+//! node is taken away), and an honest account of where it stopped.
+
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::{Duration, SystemTime};
+
+use crate::audit;
+use crate::error::{Error, Kind, Result};
+use crate::fleet::{Fleet, Member, Watch};
+use crate::lock::{Holder, Lock};
+use crate::phases;
+use crate::plan::{HostPlan, Plan, Step};
+use crate::procedures::Phase;
+use crate::stamp;
+
+/// Does `work` while the operator lock is held, and leaves an audit line with its result on every
+/// connected host, whatever the result is. Answers with the audit id.
+pub async fn under_lock<T>(
+    inventory: &hosts::Inventory,
+    fleet: &Fleet,
+    what: &str,
+    watch: &Watch,
+    work: impl AsyncFnOnce() -> Result<T>,
+) -> Result<(String, T)> {
+    let internal = |cause: std::io::Error| Error::new(Kind::Internal, what).because(cause);
+    let id = stamp::random_hex(6).map_err(internal)?;
+    let (who, began) = (stamp::who(), SystemTime::now());
+    let holder = Holder {
+        token: id.clone(),
+        who: who.clone(),
+        what: what.to_owned(),
+        since: stamp::rfc3339(began),
+    };
+    let lock = Lock::take(fleet, inventory.hosts.len(), holder, watch).await?;
+    let outcome = work().await;
+    let result = match &outcome {
+        Ok(_) => "ok".to_owned(),
+        // The kind and the place; what was said there may hold anything.
+        Err(error) => {
+            format!("{:?} {}: {}", error.kind, error.host.as_deref().unwrap_or("-"), error.doing)
+        }
+    };
+    let duration = began.elapsed().unwrap_or_default();
+    let entry = audit::Entry {
+        id: id.clone(),
+        time: stamp::rfc3339(began),
+        who,
+        cluster: inventory.cluster.name.clone(),
+        what: what.to_owned(),
+        result,
+        duration_ms: u64::try_from(duration.as_millis()).unwrap_or(u64::MAX),
+    };
+    for host in audit::append(fleet, &entry).await {
+        watch.step(&host, "could not write its audit line");
+    }
+    lock.release().await;
+    outcome.map(|value| (id, value))
+}
+
+/// One run of a procedure.
+#[derive(Debug)]
+pub struct Run<'a> {
+    pub inventory: &'a hosts::Inventory,
+    pub plan: &'a Plan,
+    pub fleet: &'a Fleet,
+    pub watch: &'a Watch,
+    /// For people whose nodes take long to replay.
+    pub settle_within: Duration,
+    /// Hosts that were left out on purpose; the gate does not wait for them.
+    pub skipped: Vec<u32>,
+    done: AtomicUsize,
+}
+
+impl<'a> Run<'a> {
+    pub fn new(
+        inventory: &'a hosts::Inventory,
+        plan: &'a Plan,
+        fleet: &'a Fleet,
+        watch: &'a Watch,
+    ) -> Self {
+        Run {
+            inventory,
+            plan,
+            fleet,
+            watch,
+            settle_within: Duration::from_secs(60),
+            skipped: Vec::new(),
+            done: AtomicUsize::new(0),
+        }
+    }
+
+    /// Walks a procedure. Once anything was changed, a failure is "partly applied": what was done
+    /// stands, and running the verb again goes on from there.
+    pub async fn walk(&self, procedure: &[Phase]) -> Result<()> {
+        for &phase in procedure {
+            let outcome = match self.pause(phase.title()) {
+                Ok(()) => self.phase(phase).await,
+                Err(stopped) => Err(stopped),
+            };
+            if let Err(error) = outcome {
+                return Err(self.account(phase, error));
+            }
+        }
+        Ok(())
+    }
+
+    async fn phase(&self, phase: Phase) -> Result<()> {
+        match phase {
+            Phase::Upload => phases::upload::run(self).await,
+            Phase::Configure => phases::configure::run(self).await,
+            Phase::Switch => phases::switch::run(self).await,
+            Phase::Format => phases::format::run(self).await,
+            Phase::Enroll => phases::enroll::run(self).await,
+            Phase::Start => phases::start::run(self).await,
+            Phase::Restart => phases::restart::run(self).await,
+            Phase::Settle => phases::settle::run(self).await,
+            Phase::Record => phases::record::run(self).await,
+            Phase::Stop => phases::stop::run(self).await,
+            Phase::Wipe => phases::wipe::run(self).await,
+        }
+    }
+
+    /// Between two steps: the place where Ctrl-C and a lost lock stop us.
+    pub(crate) fn pause(&self, next: &str) -> Result<()> {
+        if self.watch.is_stopped() {
+            return Err(Error::new(Kind::Partly, format!("stopped before: {next}"))
+                .because("Ctrl-C, or the operator lock was lost"));
+        }
+        Ok(())
+    }
+
+    fn account(&self, phase: Phase, error: Error) -> Error {
+        let done = self.done.load(Ordering::SeqCst);
+        if done == 0 {
+            return error;
+        }
+        let mut hint = "what is done stands; run the same command again to go on".to_owned();
+        if let Some(first) = &error.hint {
+            hint = format!("{first}; then {hint}");
+        }
+        let steps = if done == 1 { "step" } else { "steps" };
+        let mut out =
+            Error::new(Kind::Partly, format!("{} (after {done} {steps} were done)", phase.title()))
+                .hint(hint);
+        let mut failure = error;
+        failure.hint = None;
+        out.others = std::mem::take(&mut failure.others);
+        out.others.insert(0, failure);
+        out
+    }
+
+    /// Does `work` on each host whose plan has a step that `which` admits.
+    pub(crate) async fn steps<F, Work>(
+        &self,
+        phase: Phase,
+        which: impl Fn(&HostPlan, &Step) -> bool,
+        work: F,
+    ) -> Result<()>
+    where
+        F: Fn(Member, HostPlan) -> Work,
+        Work: Future<Output = Result<()>> + Send + 'static,
+    {
+        let planned = |id: u32| self.plan.hosts.iter().find(|host| host.id == id);
+        let wanted = |host: &hosts::Host| {
+            planned(host.id).is_some_and(|plan| plan.steps.iter().any(|step| which(plan, step)))
+        };
+        if !self.fleet.members.iter().any(|member| wanted(&member.host)) {
+            return Ok(());
+        }
+        self.watch.phase(phase.title());
+        let outcomes = self
+            .fleet
+            .each(wanted, |member| {
+                let plan = planned(member.host.id).expect("only planned hosts were chosen").clone();
+                work(member, plan)
+            })
+            .await;
+        let mut errors = Vec::new();
+        for (_, outcome) in outcomes {
+            match outcome {
+                Ok(()) => self.did_one(),
+                Err(error) => errors.push(error),
+            }
+        }
+        Error::all(errors).map_or(Ok(()), Err)
+    }
+
+    pub(crate) fn did_one(&self) {
+        self.done.fetch_add(1, Ordering::SeqCst);
+    }
+}

@@ -1,0 +1,13 @@
+//! The phases of all procedures, one file each: which hosts it is for, and what is done there.
+
+pub(crate) mod configure;
+pub(crate) mod enroll;
+pub(crate) mod format;
+pub(crate) mod record;
+pub(crate) mod restart;
+pub(crate) mod settle;
+pub(crate) mod start;
+pub(crate) mod stop;
+pub(crate) mod switch;
+pub(crate) mod upload;
+pub(crate) mod wipe;

@@ -1,0 +1,59 @@
+//! What is done, in which order. Each procedure is one list; each phase is one file in `phases/`
+//! and may be run again after a run that broke off.
+
+/// A phase of a procedure, with the title that a person would give it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    Upload,
+    Configure,
+    Switch,
+    Format,
+    Enroll,
+    Start,
+    Restart,
+    Settle,
+    Record,
+    Stop,
+    Wipe,
+}
+
+/// From whatever is there to what the inventory says.
+///
+/// New nodes first get everything they need; nothing is started before all of them are formatted
+/// and know each other. Running nodes are restarted one at a time, the leader last, and only once
+/// the nodes that were down are up.
+pub const UP: &[Phase] = &[
+    Phase::Upload,
+    Phase::Configure,
+    Phase::Switch,
+    Phase::Format,
+    Phase::Enroll,
+    Phase::Start,
+    Phase::Settle,
+    Phase::Restart,
+    Phase::Record,
+];
+
+/// From running to stopped; data stays.
+pub const DOWN: &[Phase] = &[Phase::Stop];
+
+/// From running to nothing. Data goes only when every node of the cluster has stopped.
+pub const DOWN_AND_WIPE: &[Phase] = &[Phase::Stop, Phase::Wipe];
+
+impl Phase {
+    pub fn title(self) -> &'static str {
+        match self {
+            Phase::Upload => "copy releases",
+            Phase::Configure => "write configurations",
+            Phase::Switch => "switch to the release",
+            Phase::Format => "format new nodes",
+            Phase::Enroll => "introduce the nodes to each other",
+            Phase::Start => "start nodes",
+            Phase::Restart => "restart nodes one by one",
+            Phase::Settle => "wait for a leader and for all to catch up",
+            Phase::Record => "leave the inventory on the hosts",
+            Phase::Stop => "stop nodes",
+            Phase::Wipe => "remove data",
+        }
+    }
+}

@@ -1,0 +1,280 @@
+//! Plans as a person reads them, from hosts in many states. No host is touched.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+
+use deploy::digest;
+use deploy::facts::{Data, Facts, Identity, Process};
+use deploy::plan::{self, Plan, Wish};
+use deploy::release::Release;
+use deploy::render;
+
+const UUID: &str = "00112233445566778899aabbccddeeff";
+
+#[test]
+fn a_first_up_formats_each_node_once() {
+    let plan = World::new().plan().unwrap();
+    insta::assert_snapshot!(text(&plan), @r"
+    + n1  (voter, id 1)
+        + copy release aaaaaaaaaaaa (1.0 MiB)
+        + set current to aaaaaaaaaaaa
+        + write node.toml
+        + format the data folder: identity and key, once ever
+        + write members.toml
+        + start the node
+        ~ leave a copy of the inventory
+    + n2  (voter, id 2)
+        + copy release aaaaaaaaaaaa (1.0 MiB)
+        + set current to aaaaaaaaaaaa
+        + write node.toml
+        + format the data folder: identity and key, once ever
+        + write members.toml
+        + start the node
+        ~ leave a copy of the inventory
+    + n3  (voter, id 3)
+        + copy release aaaaaaaaaaaa (1.0 MiB)
+        + set current to aaaaaaaaaaaa
+        + write node.toml
+        + format the data folder: identity and key, once ever
+        + write members.toml
+        + start the node
+        ~ leave a copy of the inventory
+    Plan: 0 updates, 3 add, 0 remove, 0 restarts, 0 leader moves.
+    ");
+}
+
+#[test]
+fn a_converged_cluster_has_no_changes() {
+    let plan = World::running().plan().unwrap();
+    assert!(plan.is_empty());
+    assert_eq!(text(&plan), "No changes. The hosts match the inventory.");
+}
+
+#[test]
+fn a_killed_node_is_only_started() {
+    let mut world = World::running();
+    world.of(2).process = None;
+    insta::assert_snapshot!(text(&world.plan().unwrap()), @r"
+    ~ n2  (voter, id 2)
+        + start the node
+    Plan: 1 update, 0 add, 0 remove, 0 restarts, 0 leader moves.
+    ");
+}
+
+#[test]
+fn pitfall_96_what_counts_is_the_program_that_runs() {
+    let mut world = World::running();
+    world.of(3).process.as_mut().unwrap().digest = "b".repeat(64);
+    insta::assert_snapshot!(text(&world.plan().unwrap()), @r"
+    ~ n3  (voter, id 3)
+        ~ restart the node: runs release bbbbbbbbbbbb, wanted aaaaaaaaaaaa
+    Plan: 1 update, 0 add, 0 remove, 1 restart, 0 leader moves. Quorum kept at every step (min 2 of 3 up).
+    ");
+}
+
+#[test]
+fn pitfall_90_a_first_up_that_broke_off_goes_on() {
+    // Two nodes were formatted, no membership was written: the third may still be formatted.
+    let mut world = World::running();
+    for id in [1, 2, 3] {
+        world.of(id).files.remove("members.toml");
+        world.of(id).process = None;
+    }
+    world.of(3).data = Data::Blank;
+    insta::assert_snapshot!(text(&world.plan().unwrap()), @r"
+    ~ n1  (voter, id 1)
+        + write members.toml
+        + start the node
+    ~ n2  (voter, id 2)
+        + write members.toml
+        + start the node
+    + n3  (voter, id 3)
+        + format the data folder: identity and key, once ever
+        + write members.toml
+        + start the node
+    Plan: 2 updates, 1 add, 0 remove, 0 restarts, 0 leader moves.
+    ");
+}
+
+#[test]
+fn pitfall_90_a_config_written_but_never_started_is_seen() {
+    let mut world = World::running();
+    world.of(1).process.as_mut().unwrap().config = Some("c".repeat(64));
+    insta::assert_snapshot!(text(&world.plan().unwrap()), @r"
+    ~ n1  (voter, id 1)
+        ~ restart the node: runs with an older node.toml
+    Plan: 1 update, 0 add, 0 remove, 1 restart, 0 leader moves. Quorum kept at every step (min 2 of 3 up).
+    ");
+}
+
+#[test]
+fn a_node_that_lost_its_disk_is_never_formatted_again() {
+    let mut world = World::running();
+    world.of(2).data = Data::Blank;
+    world.of(2).process = None;
+    refused(&world, &["n2", "no identity", "n1 has begun"], "member replace");
+}
+
+#[test]
+fn a_wipe_that_broke_off_is_finished_not_guessed() {
+    let mut world = World::running();
+    for id in [1, 2, 3] {
+        world.of(id).process = None;
+        world.of(id).files.insert("wiping".to_owned(), digest::of_bytes(b""));
+    }
+    world.of(1).data = Data::Blank;
+    world.of(1).files.clear();
+    refused(&world, &["a wipe"], "down --wipe");
+}
+
+#[test]
+fn foreign_and_unreadable_data_is_refused() {
+    let mut world = World::running();
+    world.of(2).data = Data::Unread { files: 7 };
+    refused(&world, &["n2", "7 files"], "move them away");
+
+    let mut world = World::running();
+    world.of(2).data = Data::Broken { said: "identity: bad checksum at byte 12".to_owned() };
+    refused(&world, &["n2", "bad checksum at byte 12"], "nothing was touched");
+
+    let mut world = World::running();
+    world.of(3).data = Data::Identity(Identity { cluster_uuid: "ff".to_owned(), ..identity(3) });
+    refused(&world, &["n3", "cluster ff", UUID], "data_dir of its own");
+
+    let mut world = World::running();
+    world.of(3).data = Data::Identity(identity(9));
+    refused(&world, &["n3", "node id 9"], "data_dir of its own");
+}
+
+#[test]
+fn a_binary_for_another_machine_is_found_before_it_is_copied() {
+    let mut world = World::new();
+    world.of(2).arch = "aarch64".to_owned();
+    refused(&world, &["n2", "aarch64", "x86_64 only"], "binary.aarch64");
+}
+
+#[test]
+fn pitfall_49_the_live_membership_is_compared_with_the_inventory() {
+    use monitoring::status::{Configuration, Member, MemberRole, NodeStatus};
+    let member = |id: u32, role| Member {
+        id,
+        name: format!("n{id}"),
+        role,
+        peer: format!("10.0.0.1{id}:7380"),
+        client: String::new(),
+        http: String::new(),
+    };
+    let mut world = World::running();
+    let members = vec![
+        member(1, MemberRole::Voter),
+        member(2, MemberRole::Learner),
+        member(4, MemberRole::Voter),
+    ];
+    let configuration = Configuration { number: 3, members };
+    world.of(1).status = Some(NodeStatus { configuration, ..NodeStatus::default() });
+    insta::assert_snapshot!(world.plan().unwrap().lines().join("\n"), @r"
+    ! n2 is a learner in the cluster, a voter in the inventory
+    ! n3 (id 3) is in the inventory, but no member of the cluster
+    ! n4 (id 4) is a member of the cluster, but not in the inventory
+    ");
+}
+
+#[test]
+fn same_facts_same_plan() {
+    let world = World::new();
+    let (one, two) = (world.plan().unwrap(), world.plan().unwrap());
+    assert_eq!(serde_json::to_string(&one).unwrap(), serde_json::to_string(&two).unwrap());
+}
+
+fn text(plan: &Plan) -> String {
+    let mut lines = plan.lines();
+    lines.push(plan.summary());
+    lines.join("\n")
+}
+
+fn refused(world: &World, says: &[&str], hint: &str) {
+    let error = world.plan().unwrap_err();
+    let said = error.to_string();
+    for word in says {
+        assert!(said.contains(word), "{word} is not in: {said}");
+    }
+    assert!(error.hint.as_ref().unwrap().contains(hint), "{error:?}");
+}
+
+fn identity(id: u32) -> Identity {
+    Identity {
+        id,
+        cluster_uuid: UUID.to_owned(),
+        incarnation: format!("{id:016x}"),
+        public_key: format!("{id:064x}"),
+    }
+}
+
+/// An inventory of three, a binary, and what is found on the hosts.
+struct World {
+    inventory: hosts::Inventory,
+    releases: BTreeMap<String, Release>,
+    facts: BTreeMap<u32, Facts>,
+}
+
+impl World {
+    /// Bare hosts.
+    fn new() -> World {
+        let mut text = "schema = 1\n[cluster]\nname = \"demo\"\n".to_owned();
+        for id in 1..=3 {
+            text += &format!("[[host]]\nname = \"n{id}\"\nid = {id}\naddress = \"10.0.0.1{id}\"\n");
+        }
+        let digests = "d".repeat(64);
+        text += &format!(
+            "[[user]]\nname = \"app\"\nrole = \"rw\"\npassword_sha256 = [\"{digests}\"]\n"
+        );
+        let folder = Path::new("/tmp");
+        let inventory =
+            hosts::parse(&text, "demo.toml", folder, hosts::Knowledge::default()).unwrap();
+        let release = Release {
+            path: PathBuf::from("target/release/paxos-node"),
+            digest: "a".repeat(64),
+            bytes: 1 << 20,
+        };
+        let facts = (1..=3)
+            .map(|id| (id, Facts { arch: "x86_64".to_owned(), ..Facts::default() }))
+            .collect();
+        World { inventory, releases: BTreeMap::from([("x86_64".to_owned(), release)]), facts }
+    }
+
+    /// The same after `up`.
+    fn running() -> World {
+        let mut world = World::new();
+        for host in &world.inventory.hosts {
+            let node_toml = render::node_toml(&world.inventory, host, UUID).unwrap();
+            let config = digest::of_bytes(node_toml.as_bytes());
+            let facts = world.facts.get_mut(&host.id).unwrap();
+            facts.releases = vec!["a".repeat(12)];
+            facts.current = Some("a".repeat(12));
+            facts.data = Data::Identity(identity(host.id));
+            facts.process = Some(Process {
+                pid: 100 + host.id,
+                start_ticks: 5,
+                uptime_seconds: 60,
+                digest: "a".repeat(64),
+                config: Some(config.clone()),
+            });
+            let copy = digest::of_bytes(world.inventory.text.as_bytes());
+            for (name, digest) in
+                [("node.toml", config), ("members.toml", "e".repeat(64)), ("inventory.toml", copy)]
+            {
+                facts.files.insert(name.to_owned(), digest);
+            }
+        }
+        world
+    }
+
+    fn of(&mut self, id: u32) -> &mut Facts {
+        self.facts.get_mut(&id).unwrap()
+    }
+
+    fn plan(&self) -> deploy::Result<Plan> {
+        let wish = Wish { inventory: &self.inventory, releases: &self.releases, fresh_uuid: UUID };
+        plan::up(&wish, &self.facts)
+    }
+}
