@@ -1,6 +1,6 @@
 //! The one door to the disk, and the only file of the project that syncs. [`Disk`] is a flat
 //! directory of files, with just the operations whose order decides what a crash leaves behind;
-//! [`RealDisk`] is a directory of this machine, `FaultyDisk` one in memory
+//! [`RealDisk`] is a directory of this machine, [`FaultyDisk`](crate::FaultyDisk) one in memory
 //! that crashes, tears, rots and fills on request.
 //!
 //! What may be relied on, and nothing more: bytes are safe after `sync_data`, names after

@@ -99,7 +99,7 @@ struct Active {
 const FLUSH_BYTES: usize = 1 << 20;
 /// How many bytes of spare files are made for each byte appended, until there are enough.
 const FILL_PER_APPENDED: u64 = 2;
-const FILL_STEP_BYTES: u64 = 1 << 20;
+const FILL_STEP_BYTES_MAX: u64 = 1 << 20;
 
 impl Journal {
     /// Makes a new journal that opens with `checkpoint`. Refused where one holds records already;
@@ -311,9 +311,10 @@ impl Journal {
             }
         }
         self.owed_bytes += bytes * FILL_PER_APPENDED;
-        if self.owed_bytes >= FILL_STEP_BYTES {
+        let step_bytes = (self.options.segment_bytes / 16).min(FILL_STEP_BYTES_MAX);
+        if self.owed_bytes >= step_bytes {
+            self.pool.step(self.owed_bytes.min(FILL_STEP_BYTES_MAX))?;
             self.owed_bytes = 0;
-            self.pool.step(FILL_STEP_BYTES)?;
         }
         Ok(())
     }

@@ -34,6 +34,7 @@
 
 mod disk;
 mod error;
+pub mod faulty_disk;
 mod frame;
 mod journal;
 mod pool;
@@ -42,5 +43,6 @@ mod segment;
 
 pub use disk::{Disk, DiskFile, RealDisk};
 pub use error::Error;
+pub use faulty_disk::FaultyDisk;
 pub use journal::{Group, Journal, Options, Stats};
 pub use recovery::{Cut, Entry, Recovery, Refusal, read};

@@ -22,6 +22,7 @@ use std::path::PathBuf;
 use crate::disk::{Disk, DiskFile};
 use crate::error::Error;
 use crate::frame::{ALIGNMENT, GROUP_HEADER_BYTES, GroupHeader, Kind, MAGIC_BYTES, Records};
+use crate::pool::is_full;
 use crate::segment::{
     BadHeader, FileKind, SEGMENT_HEADER_BYTES, SegmentHeader, VERSION, file_kind, segment_name,
 };
@@ -204,9 +205,18 @@ impl Survey {
             move |source| Error::io(doing, path, source)
         };
         let file = disk.open(&name).map_err(fail("open"))?;
+        let write = |offset, bytes: &[u8]| match file.write_at(offset, bytes) {
+            Ok(()) => Ok(()),
+            // Only where a file system copies on write.
+            Err(error) if is_full(&error) => Err(Error::Full {
+                doing: format!("write the end of {} anew", disk.path(&name).display()),
+                needed_bytes: bytes.len() as u64,
+                free_bytes: disk.free_bytes().unwrap_or(0),
+            }),
+            Err(source) => Err(fail("write the end anew of")(source)),
+        };
         for offset in &self.stale {
-            let wiped = file.write_at(*offset, &[0; GROUP_HEADER_BYTES as usize]);
-            wiped.map_err(fail("wipe the unfinished end of"))?;
+            write(*offset, &[0; GROUP_HEADER_BYTES as usize])?;
         }
         let mut offset = self.claimed;
         let mut chunk = vec![0; WINDOW_BYTES as usize];
@@ -214,7 +224,7 @@ impl Survey {
             let count = (newest.end - offset).min(WINDOW_BYTES);
             let chunk = &mut chunk[..count as usize];
             file.read_at(offset, chunk).map_err(fail("read"))?;
-            file.write_at(offset, chunk).map_err(fail("write the end again of"))?;
+            write(offset, chunk)?;
             offset += count;
         }
         file.sync_data().map_err(fail("sync"))?;
