@@ -13,3 +13,7 @@ pub mod lag;
 pub mod metrics;
 pub mod published;
 pub mod recent;
+
+pub mod command;
+pub mod resp;
+pub mod store;

@@ -1,0 +1,227 @@
+//! What the table says of a command: everything that `COMMAND` tells a client, and what the door
+//! needs to know to check, route and run it.
+
+use super::context::Door;
+use super::operation::{Read, Write};
+use crate::resp::Reply;
+
+/// Where a command is carried out.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Class {
+    /// At once, by any node, from what it knows of this connection.
+    Connection,
+    /// At once, by any node, from what it knows of itself and the cluster.
+    Server,
+    /// On the store, outside the log, linearizable.
+    Read,
+    /// Through the log.
+    Write,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Group {
+    Generic,
+    String,
+    Connection,
+    Server,
+    Cluster,
+}
+
+impl Group {
+    pub fn name(self) -> &'static str {
+        match self {
+            Group::Generic => "generic",
+            Group::String => "string",
+            Group::Connection => "connection",
+            Group::Server => "server",
+            Group::Cluster => "cluster",
+        }
+    }
+}
+
+/// Reads arguments into an operation, or says what is wrong with them. The name is `argv[0]`.
+pub type ParseWrite = for<'a> fn(&'a [&'a [u8]]) -> Result<Write<'a>, Reply>;
+pub type ParseRead = for<'a> fn(&'a [&'a [u8]]) -> Result<Read<'a>, Reply>;
+pub type Answer = fn(&mut Door<'_>, &[&[u8]]) -> Reply;
+
+#[derive(Clone, Copy)]
+pub enum Handler {
+    Write(ParseWrite),
+    Read(ParseRead),
+    Answer(Answer),
+}
+
+/// Positions of keys: the one at `first`, and every `step`-th after it, up to `last` places
+/// further; a negative `last` counts from the end of the arguments.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Keys {
+    pub first: usize,
+    pub last: i32,
+    pub step: usize,
+    /// What is done with them, in the words of Redis's key specifications: `RO access`.
+    pub access: &'static str,
+    pub notes: &'static str,
+}
+
+impl Keys {
+    pub fn of<'a>(&self, argv: &'a [&'a [u8]]) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let end = match usize::try_from(self.last) {
+            Ok(last) => (self.first + last + 1).min(argv.len()),
+            Err(_) => (argv.len() + 1).saturating_sub(self.last.unsigned_abs() as usize),
+        };
+        (self.first..end).step_by(self.step).map(|index| argv[index])
+    }
+}
+
+pub struct Spec {
+    /// Lower case; of a subcommand the full name, `client|setname`.
+    pub name: &'static str,
+    /// Number of arguments with the name; negative: at least so many.
+    pub arity: i32,
+    pub class: Class,
+    pub group: Group,
+    /// Flags as in `COMMAND INFO`, separated by spaces, in Redis's order.
+    pub flags: &'static str,
+    /// Categories beyond those that follow from the flags: `keyspace`, `string`, …
+    pub categories: &'static str,
+    pub tips: &'static str,
+    pub keys: &'static [Keys],
+    pub since: &'static str,
+    pub complexity: &'static str,
+    pub summary: &'static str,
+    pub handler: Handler,
+    pub subcommands: &'static [Spec],
+}
+
+impl Spec {
+    pub fn has_flag(&self, flag: &str) -> bool {
+        self.flags.split(' ').any(|mine| mine == flag)
+    }
+
+    /// Whether it may be run before the client has authenticated.
+    pub fn needs_no_auth(&self) -> bool {
+        self.has_flag("no_auth")
+    }
+
+    pub fn is_write(&self) -> bool {
+        self.class == Class::Write
+    }
+
+    /// The keys among `argv`; empty for a keyless command, which is never redirected.
+    pub fn keys<'a>(
+        &'static self,
+        argv: &'a [&'a [u8]],
+    ) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        self.keys.iter().flat_map(move |keys| keys.of(argv))
+    }
+
+    /// First key, last key and step, as `COMMAND` has told them since its beginning.
+    pub fn key_range(&self) -> (i64, i64, i64) {
+        let Some(first) = self.keys.first() else { return (0, 0, 0) };
+        let last = self.keys.iter().map(|keys| match keys.last {
+            last if last < 0 => i64::from(last),
+            last => keys.first as i64 + i64::from(last),
+        });
+        (first.first as i64, last.max().unwrap_or(0), first.step as i64)
+    }
+
+    pub fn accepts(&self, argument_count: usize) -> bool {
+        let count = argument_count as i64;
+        let arity = i64::from(self.arity);
+        if arity >= 0 { count == arity } else { count >= -arity }
+    }
+}
+
+impl std::fmt::Debug for Spec {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "Spec({})", self.name)
+    }
+}
+
+/// Builders, so that a row of the table names only what it has.
+pub(super) const fn write(name: &'static str, arity: i32, parse: ParseWrite) -> Spec {
+    Spec::new(name, arity, Class::Write, Handler::Write(parse))
+}
+
+pub(super) const fn read(name: &'static str, arity: i32, parse: ParseRead) -> Spec {
+    Spec::new(name, arity, Class::Read, Handler::Read(parse))
+}
+
+pub(super) const fn answer(name: &'static str, arity: i32, answer: Answer) -> Spec {
+    Spec::new(name, arity, Class::Server, Handler::Answer(answer))
+}
+
+pub(super) const fn keys(first: usize, last: i32, step: usize, access: &'static str) -> Keys {
+    Keys { first, last, step, access, notes: "" }
+}
+
+impl Keys {
+    pub(super) const fn notes(mut self, notes: &'static str) -> Keys {
+        self.notes = notes;
+        self
+    }
+}
+
+impl Spec {
+    const fn new(name: &'static str, arity: i32, class: Class, handler: Handler) -> Spec {
+        Spec {
+            name,
+            arity,
+            class,
+            group: Group::Generic,
+            flags: "",
+            categories: "",
+            tips: "",
+            keys: &[],
+            since: "",
+            complexity: "",
+            summary: "",
+            handler,
+            subcommands: &[],
+        }
+    }
+
+    pub(super) const fn class(mut self, class: Class) -> Spec {
+        self.class = class;
+        self
+    }
+
+    pub(super) const fn flags(mut self, flags: &'static str) -> Spec {
+        self.flags = flags;
+        self
+    }
+
+    pub(super) const fn categories(mut self, categories: &'static str) -> Spec {
+        self.categories = categories;
+        self
+    }
+
+    pub(super) const fn tips(mut self, tips: &'static str) -> Spec {
+        self.tips = tips;
+        self
+    }
+
+    pub(super) const fn keys_at(mut self, keys: &'static [Keys]) -> Spec {
+        self.keys = keys;
+        self
+    }
+
+    pub(super) const fn docs(
+        mut self,
+        group: Group,
+        since: &'static str,
+        complexity: &'static str,
+        summary: &'static str,
+    ) -> Spec {
+        self.group = group;
+        self.since = since;
+        self.complexity = complexity;
+        self.summary = summary;
+        self
+    }
+
+    pub(super) const fn subcommands(mut self, subcommands: &'static [Spec]) -> Spec {
+        self.subcommands = subcommands;
+        self
+    }
+}

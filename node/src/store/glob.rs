@@ -1,0 +1,116 @@
+//! Patterns of `KEYS`, `SCAN MATCH` and `CONFIG GET`: `*`, `?`, `[a-z]`, `[^x]`, `\`. Like Redis
+//! to the last oddity, but never slower than pattern times text.
+
+/// Whether `pattern` matches all of `text`.
+pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
+    // An empty text is matched by the empty pattern alone, not even by `*`.
+    if text.is_empty() {
+        return pattern.is_empty();
+    }
+    let (mut pattern_rest, mut text_rest) = (pattern, text);
+    // Where to go on if the rest does not match: after the last star, one byte further on. Earlier
+    // stars need no second look, the last one can stand in for them.
+    let mut retry: Option<(&[u8], &[u8])> = None;
+    loop {
+        if let [b'*', tail @ ..] = pattern_rest {
+            if tail.iter().all(|byte| *byte == b'*') {
+                return true;
+            }
+            pattern_rest = tail;
+            retry = Some((tail, text_rest));
+            continue;
+        }
+        let step = match text_rest {
+            [byte, tail @ ..] => one(pattern_rest, *byte).map(|pattern| (pattern, tail)),
+            [] if pattern_rest.is_empty() => return true,
+            [] => return false,
+        };
+        match (step, retry) {
+            (Some((pattern, text)), _) => (pattern_rest, text_rest) = (pattern, text),
+            (None, Some((pattern, [_, text @ ..]))) => {
+                (pattern_rest, text_rest) = (pattern, text);
+                retry = Some((pattern, text));
+            }
+            (None, _) => return false,
+        }
+    }
+}
+
+/// What is left of the pattern if its first element matches `byte`.
+fn one(pattern: &[u8], byte: u8) -> Option<&[u8]> {
+    match pattern {
+        [] => None,
+        [b'?', tail @ ..] => Some(tail),
+        [b'[', tail @ ..] => class(tail, byte),
+        [b'\\', escaped, tail @ ..] => (*escaped == byte).then_some(tail),
+        [first, tail @ ..] => (*first == byte).then_some(tail),
+    }
+}
+
+/// A class may lack its `]`; then it ends with the pattern.
+fn class(pattern: &[u8], byte: u8) -> Option<&[u8]> {
+    let (negated, mut rest) = match pattern {
+        [b'^', tail @ ..] => (true, tail),
+        tail => (false, tail),
+    };
+    let mut found = false;
+    let rest = loop {
+        match rest {
+            [b'\\', escaped, tail @ ..] => {
+                found |= *escaped == byte;
+                rest = tail;
+            }
+            [b']', tail @ ..] => break tail,
+            [] => break rest,
+            [from, b'-', to, tail @ ..] => {
+                found |= (*from.min(to)..=*from.max(to)).contains(&byte);
+                rest = tail;
+            }
+            [first, tail @ ..] => {
+                found |= *first == byte;
+                rest = tail;
+            }
+        }
+    };
+    (found != negated).then_some(rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn patterns() {
+        let check = |pattern: &str, text: &str, expect: bool| {
+            assert_eq!(matches(pattern.as_bytes(), text.as_bytes()), expect, "{pattern} {text}");
+        };
+        check("", "", true);
+        check("*", "", false);
+        check("*", "a", true);
+        check("a*", "a", true);
+        check("a**", "a", true);
+        check("*a", "aaa", true);
+        check("*a?", "aab", true);
+        check("h?llo", "hllo", false);
+        check("h[ae]llo", "hallo", true);
+        check("h[^e]llo", "hello", false);
+        check("h[a-b]llo", "hbllo", true);
+        check("h[b-a]llo", "hallo", true);
+        check("[a", "a", true);
+        check("[^", "a", true);
+        check("[]", "]", false);
+        check("\\*", "*", true);
+        check("\\*", "a", false);
+        check("a\\", "a\\", true);
+        check("*ab*cd*", "xabxabcxcdx", true);
+        check("*ab*cd", "xabxabcxcdx", false);
+        check("a*b", "a", false);
+    }
+
+    /// 42: no pattern makes a lookup exponential.
+    #[test]
+    fn many_stars_end() {
+        let pattern = b"a*".repeat(50);
+        assert!(!matches(&[&pattern[..], b"b"].concat(), &[b'a'; 500]));
+    }
+}

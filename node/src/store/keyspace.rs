@@ -1,0 +1,283 @@
+//! All records, in 16384 small tables, one a hash slot. Small tables grow in small steps: no
+//! insert ever waits for the rehash of a million others.
+//!
+//! Every change goes through [`Keyspace::put`], [`Keyspace::touch`], [`Keyspace::remove`] and
+//! [`Keyspace::clear`], which keep in step with the records, always:
+//! - the state hash, a wrapping sum over all records, the same whatever the order they came in;
+//! - the index of deadlines;
+//! - the snapshot in the making, which is handed an old record before it changes.
+
+use std::collections::BTreeMap;
+
+use hashbrown::HashTable;
+use xxhash_rust::xxh3::xxh3_64;
+
+use super::record::{Form, Parts, Record};
+use super::walk::Walk;
+use crate::command::{HASH_SLOTS, hash_slot};
+
+/// Hash of a key with its hash slot inside, so that the one number names table and record. The
+/// top seven bits and the low ones are the key's own: by those a table finds its entries.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct KeyHash(u64);
+
+const SLOT_SHIFT: u32 = 43;
+const SLOT_MASK: u64 = (HASH_SLOTS as u64 - 1) << SLOT_SHIFT;
+
+impl KeyHash {
+    pub(super) fn of(key: &[u8]) -> KeyHash {
+        let slot = u64::from(hash_slot(key)) << SLOT_SHIFT;
+        KeyHash(xxh3_64(key) & !SLOT_MASK | slot)
+    }
+
+    pub(super) fn slot(self) -> usize {
+        ((self.0 & SLOT_MASK) >> SLOT_SHIFT) as usize
+    }
+
+    /// Place within the hash slot for `SCAN`, 39 bits: with the slot in front still a number that
+    /// every client language holds exactly.
+    pub(super) fn scan_position(self) -> u64 {
+        let own = self.0 & ((1 << SLOT_SHIFT) - 1);
+        own >> (SLOT_SHIFT - 39)
+    }
+}
+
+#[derive(Default)]
+pub(super) struct HashSlot {
+    pub(super) table: HashTable<Record>,
+    /// Wrapping sum of the state hashes of its records.
+    sum: u128,
+}
+
+pub(super) struct Keyspace {
+    pub(super) slots: Box<[HashSlot]>,
+    /// Wrapping sum of the slots' sums.
+    sum: u128,
+    len: usize,
+    record_bytes: usize,
+    /// How many records have this deadline and this hash; hardly ever more than one.
+    deadlines: BTreeMap<(u64, KeyHash), u32>,
+    /// Raised when a snapshot begins; every record carries the one it was written in.
+    pub(super) epoch: u32,
+    pub(super) walk: Option<Walk>,
+    /// Cleared tables whose memory is yet to be given back.
+    graveyard: Vec<HashSlot>,
+}
+
+impl Keyspace {
+    pub(super) fn new() -> Keyspace {
+        Keyspace {
+            slots: empty_slots(),
+            sum: 0,
+            len: 0,
+            record_bytes: 0,
+            deadlines: BTreeMap::new(),
+            epoch: 0,
+            walk: None,
+            graveyard: Vec::new(),
+        }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn sum(&self) -> u128 {
+        self.sum
+    }
+
+    pub(super) fn slot(&self, slot: usize) -> &HashTable<Record> {
+        &self.slots[slot].table
+    }
+
+    pub(super) fn slot_sum(&self, slot: usize) -> u128 {
+        self.slots[slot].sum
+    }
+
+    pub(super) fn records(&self) -> impl Iterator<Item = &Record> {
+        self.slots.iter().flat_map(|slot| slot.table.iter())
+    }
+
+    /// Records, tables and index; an estimate to a few per cent.
+    pub(super) fn memory_bytes(&self) -> usize {
+        const ENTRY: usize = 14;
+        const DEADLINE: usize = 40;
+        let tables = size_of::<HashSlot>() * self.slots.len();
+        self.record_bytes + ENTRY * self.len + DEADLINE * self.deadlines.len() + tables
+    }
+
+    pub(super) fn deadline_count(&self) -> usize {
+        self.deadlines.len()
+    }
+
+    pub(super) fn first_deadline_ms(&self) -> Option<u64> {
+        self.deadlines.first_key_value().map(|((deadline_ms, _), _)| *deadline_ms)
+    }
+
+    pub(super) fn first_deadline_after(&self, time_ms: u64) -> Option<u64> {
+        let from = (time_ms.checked_add(1)?, KeyHash(0));
+        self.deadlines.range(from..).next().map(|((deadline_ms, _), _)| *deadline_ms)
+    }
+
+    pub(super) fn find(&self, key: &[u8]) -> Option<&Record> {
+        let hash = KeyHash::of(key);
+        self.slots[hash.slot()].table.find(hash.0, |record| record.key() == key)
+    }
+
+    /// Makes `parts` the record of its key.
+    pub(super) fn put(&mut self, parts: Parts<'_>) {
+        let hash = KeyHash::of(parts.key);
+        let slot = &mut self.slots[hash.slot()];
+        match slot.table.find_mut(hash.0, |record| record.key() == parts.key) {
+            Some(record) => {
+                hand_over(&mut self.walk, hash.slot(), record);
+                let before = Before::of(record);
+                record.replace(self.epoch, parts.value, parts.form, parts.deadline_ms);
+                let after = Before::of(record);
+                self.changed(hash, Some(before), Some(after));
+            }
+            None => {
+                let record = Record::new(self.epoch, parts);
+                let after = Before::of(&record);
+                let rehash = |record: &Record| KeyHash::of(record.key()).0;
+                slot.table.insert_unique(hash.0, record, rehash);
+                self.changed(hash, None, Some(after));
+            }
+        }
+    }
+
+    /// Changes the deadline of a key, if it is there.
+    pub(super) fn touch(&mut self, key: &[u8], deadline_ms: u64) {
+        let hash = KeyHash::of(key);
+        let slot = &mut self.slots[hash.slot()];
+        if let Some(record) = slot.table.find_mut(hash.0, |record| record.key() == key) {
+            hand_over(&mut self.walk, hash.slot(), record);
+            let before = Before::of(record);
+            record.set_header(self.epoch, record.form(), deadline_ms);
+            let after = Before::of(record);
+            self.changed(hash, Some(before), Some(after));
+        }
+    }
+
+    pub(super) fn remove(&mut self, key: &[u8]) -> Option<Record> {
+        self.remove_if(KeyHash::of(key), |record| record.key() == key)
+    }
+
+    fn remove_if(&mut self, hash: KeyHash, is: impl Fn(&Record) -> bool) -> Option<Record> {
+        let slot = &mut self.slots[hash.slot()];
+        let entry = slot.table.find_entry(hash.0, is).ok()?;
+        hand_over(&mut self.walk, hash.slot(), entry.get());
+        let (record, _) = entry.remove();
+        self.changed(hash, Some(Before::of(&record)), None);
+        Some(record)
+    }
+
+    /// Removes up to `records_max` records whose deadline is not after `time_ms`, the earliest
+    /// first, ties in the order of their hashes: in one order on every node.
+    pub(super) fn remove_due(&mut self, time_ms: u64, records_max: usize) {
+        for _ in 0..records_max {
+            let Some((&(deadline_ms, hash), _)) = self.deadlines.first_key_value() else { return };
+            if deadline_ms > time_ms {
+                return;
+            }
+            let due = |record: &Record| {
+                record.deadline_ms() == deadline_ms && KeyHash::of(record.key()) == hash
+            };
+            let removed = self.remove_if(hash, due);
+            assert!(removed.is_some(), "deadline {deadline_ms} of a record that is not there");
+        }
+    }
+
+    /// Removes everything, in no time: what there was is given back by and by.
+    pub(super) fn clear(&mut self) {
+        let old = std::mem::replace(&mut self.slots, empty_slots());
+        match &mut self.walk {
+            // The snapshot still needs what it has not seen yet.
+            Some(walk) if walk.needs_frozen() => walk.freeze(old),
+            _ => self.bury(old),
+        }
+        self.sum = 0;
+        self.len = 0;
+        self.record_bytes = 0;
+        self.deadlines = BTreeMap::new();
+    }
+
+    pub(super) fn bury(&mut self, slots: Box<[HashSlot]>) {
+        self.graveyard.extend(slots.into_iter().filter(|slot| slot.table.capacity() > 0));
+    }
+
+    /// Gives back the memory of about `records_max` cleared records.
+    pub(super) fn reclaim(&mut self, records_max: usize) {
+        let mut records = 0;
+        while records < records_max {
+            let Some(slot) = self.graveyard.pop() else { return };
+            records += slot.table.len() + 1;
+        }
+    }
+
+    /// A record went from `before` to `after`; `None` for not being there.
+    fn changed(&mut self, hash: KeyHash, before: Option<Before>, after: Option<Before>) {
+        let slot_sum = &mut self.slots[hash.slot()].sum;
+        if let Some(before) = &before {
+            *slot_sum = slot_sum.wrapping_sub(before.state_hash);
+            self.sum = self.sum.wrapping_sub(before.state_hash);
+            self.record_bytes -= before.memory_bytes;
+            self.len -= 1;
+        }
+        if let Some(after) = &after {
+            *slot_sum = slot_sum.wrapping_add(after.state_hash);
+            self.sum = self.sum.wrapping_add(after.state_hash);
+            self.record_bytes += after.memory_bytes;
+            self.len += 1;
+        }
+        let before_ms = before.map_or(0, |before| before.deadline_ms);
+        let after_ms = after.map_or(0, |after| after.deadline_ms);
+        if before_ms == after_ms {
+            return;
+        }
+        if before_ms != 0 {
+            let count = self.deadlines.get_mut(&(before_ms, hash));
+            let count = count.expect("every deadline is in the index");
+            *count -= 1;
+            if *count == 0 {
+                self.deadlines.remove(&(before_ms, hash));
+            }
+        }
+        if after_ms != 0 {
+            *self.deadlines.entry((after_ms, hash)).or_insert(0) += 1;
+        }
+    }
+}
+
+/// What the totals need to know of a record.
+struct Before {
+    state_hash: u128,
+    memory_bytes: usize,
+    deadline_ms: u64,
+}
+
+impl Before {
+    fn of(record: &Record) -> Before {
+        Before {
+            state_hash: record.state_hash(),
+            memory_bytes: record.memory_bytes(),
+            deadline_ms: record.deadline_ms(),
+        }
+    }
+}
+
+/// Lets a snapshot in the making have a record before it changes.
+fn hand_over(walk: &mut Option<Walk>, slot: usize, record: &Record) {
+    if let Some(walk) = walk {
+        walk.keep(slot, record);
+    }
+}
+
+pub(super) fn empty_slots() -> Box<[HashSlot]> {
+    std::iter::repeat_with(HashSlot::default).take(usize::from(HASH_SLOTS)).collect()
+}
+
+/// The record of a key whose form is as its bytes say.
+pub(super) fn natural<'a>(key: &'a [u8], value: &'a [u8], deadline_ms: u64) -> Parts<'a> {
+    Parts { key, value, form: Form::Natural, deadline_ms }
+}

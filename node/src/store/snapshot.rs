@@ -1,0 +1,165 @@
+//! Snapshots as bytes: a head that says what to expect, then chunks of saved records in any
+//! order. Files, checksums of blocks and the journey over the network are not our business; that
+//! what was loaded is exactly what was saved, is: the head carries the state hash.
+
+use std::fmt;
+
+use super::Store;
+use super::record::parse_saved;
+pub use super::walk::SnapshotStep;
+
+/// What a snapshot promises to hold.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct SnapshotHead {
+    pub time_ms: u64,
+    pub records: u64,
+    pub state_hash: u128,
+}
+
+const HEAD_VERSION: u8 = 1;
+
+impl SnapshotHead {
+    pub const BYTES: usize = 33;
+
+    pub fn encode(&self) -> [u8; SnapshotHead::BYTES] {
+        let mut bytes = [HEAD_VERSION; SnapshotHead::BYTES];
+        bytes[1..9].copy_from_slice(&self.time_ms.to_le_bytes());
+        bytes[9..17].copy_from_slice(&self.records.to_le_bytes());
+        bytes[17..].copy_from_slice(&self.state_hash.to_le_bytes());
+        bytes
+    }
+
+    pub fn decode(bytes: &[u8]) -> Result<SnapshotHead, LoadError> {
+        let bytes: &[u8; SnapshotHead::BYTES] =
+            bytes.try_into().map_err(|_| LoadError::HeadLength(bytes.len()))?;
+        if bytes[0] != HEAD_VERSION {
+            return Err(LoadError::Version(bytes[0]));
+        }
+        let number =
+            |at: usize| u64::from_le_bytes(bytes[at..at + 8].try_into().expect("eight bytes"));
+        Ok(SnapshotHead {
+            time_ms: number(1),
+            records: number(9),
+            state_hash: u128::from_le_bytes(bytes[17..].try_into().expect("sixteen bytes")),
+        })
+    }
+}
+
+/// Why a snapshot is not loaded. Whoever reads it takes another.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum LoadError {
+    HeadLength(usize),
+    Version(u8),
+    /// A chunk ends in the middle of a record, at this byte.
+    Chunk {
+        byte: usize,
+    },
+    Records {
+        found: u64,
+        promised: u64,
+    },
+    StateHash {
+        found: u128,
+        promised: u128,
+    },
+}
+
+impl fmt::Display for LoadError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            LoadError::HeadLength(length) => {
+                write!(f, "snapshot head of {length} bytes instead of {}", SnapshotHead::BYTES)
+            }
+            LoadError::Version(version) => write!(
+                f,
+                "snapshot of version {version}, this program reads version {HEAD_VERSION}"
+            ),
+            LoadError::Chunk { byte } => {
+                write!(f, "snapshot chunk has a broken record at byte {byte}")
+            }
+            LoadError::Records { found, promised } => {
+                write!(f, "snapshot holds {found} records, its head promises {promised}")
+            }
+            LoadError::StateHash { found, promised } => {
+                write!(f, "snapshot has state hash {found:032x}, its head promises {promised:032x}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for LoadError {}
+
+/// Builds a store from a snapshot, chunk by chunk.
+pub struct Loader {
+    head: SnapshotHead,
+    store: Store,
+}
+
+impl Loader {
+    pub fn new(head: SnapshotHead) -> Loader {
+        Loader { head, store: Store::new() }
+    }
+
+    /// Takes one chunk, as [`SnapshotStep::Chunk`] gave it out.
+    pub fn add(&mut self, chunk: &[u8]) -> Result<(), LoadError> {
+        let mut rest = chunk;
+        while !rest.is_empty() {
+            let byte = chunk.len() - rest.len();
+            let (parts, tail) = parse_saved(rest).ok_or(LoadError::Chunk { byte })?;
+            self.store.keyspace.put(parts);
+            rest = tail;
+        }
+        Ok(())
+    }
+
+    /// The store, if it is what the head promised.
+    pub fn finish(mut self) -> Result<Store, LoadError> {
+        self.store.time_ms = self.head.time_ms;
+        let (found, promised) = (self.store.len() as u64, self.head.records);
+        if found != promised {
+            return Err(LoadError::Records { found, promised });
+        }
+        let (found, promised) = (self.store.state_hash(), self.head.state_hash);
+        if found != promised {
+            return Err(LoadError::StateHash { found, promised });
+        }
+        Ok(self.store)
+    }
+}
+
+impl Store {
+    /// Begins a snapshot of this very moment; one that was being made is given up.
+    pub fn begin_snapshot(&mut self) -> SnapshotHead {
+        self.abort_snapshot();
+        self.keyspace.begin_walk();
+        SnapshotHead {
+            time_ms: self.time_ms,
+            records: self.len() as u64,
+            state_hash: self.state_hash(),
+        }
+    }
+
+    /// Goes on with it: visits a few hash slots and hands out about `bytes` of records. To be
+    /// called once a turn of the loop until it is [`SnapshotStep::Done`]; commands may be applied
+    /// in between. `None` when no snapshot is being made.
+    pub fn snapshot_step(&mut self, bytes: usize) -> Option<SnapshotStep> {
+        self.keyspace.walk_on(bytes)
+    }
+
+    pub fn abort_snapshot(&mut self) {
+        self.keyspace.end_walk();
+    }
+
+    pub fn is_snapshotting(&self) -> bool {
+        self.keyspace.walk.is_some()
+    }
+
+    /// All records, recounted and hashed anew; what a scrub compares with [`Store::state_hash`].
+    pub fn recompute_state_hash(&self) -> u128 {
+        let sum = self
+            .keyspace
+            .records()
+            .fold(0u128, |sum, record| sum.wrapping_add(record.state_hash()));
+        super::combine(sum, self.keyspace.records().count(), self.time_ms)
+    }
+}

@@ -1,0 +1,186 @@
+//! Properties of the store as a whole; what single commands answer is compared with Redis in
+//! `tests/redis_equivalence`.
+
+use super::*;
+use crate::resp::Reply;
+
+fn apply(store: &mut Store, time_ms: u64, words: &[&str]) -> Reply {
+    let argv: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
+    store.apply(Applying { slot: 1, time_ms, seed: 0 }, &argv)
+}
+
+fn read(store: &Store, clock_ms: u64, words: &[&str]) -> Result<Reply, PastDeadline> {
+    let argv: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
+    store.read(Reading { clock_ms, seed: 1 }, &argv)
+}
+
+fn snapshot(
+    store: &mut Store,
+    mut meanwhile: impl FnMut(&mut Store),
+) -> (SnapshotHead, Vec<Vec<u8>>) {
+    let head = store.begin_snapshot();
+    let mut chunks = Vec::new();
+    loop {
+        match store.snapshot_step(1000).expect("a snapshot is being made") {
+            SnapshotStep::Chunk(chunk) => chunks.push(chunk),
+            SnapshotStep::Done => return (head, chunks),
+        }
+        meanwhile(store);
+    }
+}
+
+fn load(head: SnapshotHead, chunks: &[Vec<u8>]) -> Result<Store, LoadError> {
+    let mut loader = Loader::new(head);
+    for chunk in chunks {
+        loader.add(chunk)?;
+    }
+    loader.finish()
+}
+
+#[test]
+fn equal_states_have_equal_hashes_whatever_the_history() {
+    let mut one = Store::new();
+    apply(&mut one, 5, &["SET", "a", "1"]);
+    apply(&mut one, 5, &["SET", "b", "2", "PXAT", "500"]);
+    let mut other = Store::new();
+    apply(&mut other, 1, &["SET", "b", "x"]);
+    apply(&mut other, 2, &["SET", "c", "gone"]);
+    apply(&mut other, 3, &["INCR", "a"]);
+    apply(&mut other, 4, &["DEL", "c"]);
+    apply(&mut other, 4, &["SET", "b", "2"]);
+    assert_ne!(one.state_hash(), other.state_hash());
+    apply(&mut other, 5, &["PEXPIREAT", "b", "500"]);
+    assert_eq!(one.state_hash(), other.state_hash());
+    assert_eq!(one.state_hash(), one.recompute_state_hash());
+}
+
+#[test]
+fn time_of_the_log_expires_and_the_clock_only_asks() {
+    let mut store = Store::new();
+    apply(&mut store, 100, &["SET", "k", "v", "PX", "50"]);
+    assert_eq!(store.next_deadline_ms(), Some(150));
+    assert_eq!(read(&store, 149, &["PTTL", "k"]), Ok(Reply::Integer(1)));
+    let hash = store.state_hash();
+    for command in [&["GET", "k"][..], &["DBSIZE"], &["KEYS", "*"], &["SCAN", "0"], &["RANDOMKEY"]]
+    {
+        assert_eq!(
+            read(&store, 150, command),
+            Err(PastDeadline { deadline_ms: 150 }),
+            "{command:?}"
+        );
+    }
+    // 84: a read past the deadline changes nothing.
+    assert_eq!(store.state_hash(), hash);
+    store.mark_time(150);
+    assert_eq!(read(&store, 150, &["GET", "k"]), Ok(Reply::Null));
+    assert_eq!((store.len(), store.next_deadline_ms()), (0, None));
+    // Time never goes back.
+    apply(&mut store, 10, &["SET", "k", "v"]);
+    assert_eq!(store.time_ms(), 150);
+}
+
+#[test]
+fn many_keys_that_expire_at_once_go_in_slices() {
+    let mut store = Store::new();
+    for index in 0..10_000 {
+        apply(&mut store, 1, &["SET", &format!("k{index}"), "v", "PXAT", "1000"]);
+    }
+    store.mark_time(1000);
+    assert!(store.len() > 5_000, "one mark does not remove all");
+    // Gone all the same, for every reader and every writer.
+    assert_eq!(read(&store, 1000, &["KEYS", "*"]), Ok(Reply::Array(vec![])));
+    assert_eq!(read(&store, 1000, &["RANDOMKEY"]), Ok(Reply::Null));
+    for index in 0..10_000 {
+        assert_eq!(read(&store, 1000, &["EXISTS", &format!("k{index}")]), Ok(Reply::Integer(0)));
+    }
+    assert_eq!(apply(&mut store, 1000, &["GETDEL", "k77"]), Reply::Null);
+    let mut marks = 0;
+    while store.next_deadline_ms().is_some() {
+        store.mark_time(1000);
+        marks += 1;
+        assert!(marks < 100);
+    }
+    assert_eq!(store.len(), 0);
+    assert_eq!(store.state_hash(), store.recompute_state_hash());
+}
+
+#[test]
+fn a_snapshot_is_the_moment_it_began() {
+    let mut store = Store::new();
+    for index in 0..3_000 {
+        apply(&mut store, 1, &["SET", &format!("k{index}"), &format!("v{index}")]);
+    }
+    let mut round = 0;
+    let (head, chunks) = snapshot(&mut store, |store| {
+        round += 1;
+        apply(store, 2, &["SET", &format!("k{}", round * 7 % 3_000), "changed"]);
+        apply(store, 2, &["DEL", &format!("k{}", round * 13 % 3_000)]);
+        apply(store, 2, &["EXPIRE", &format!("k{}", round * 17 % 3_000), "100"]);
+        apply(store, 2, &["SET", &format!("new{round}"), "v"]);
+        apply(store, 2, &["RENAME", &format!("k{}", round * 19 % 3_000), "renamed"]);
+        if round == 40 {
+            apply(store, 2, &["FLUSHALL"]);
+        }
+    });
+    assert!(round > 60, "only {round} rounds: the snapshot was not disturbed");
+    let loaded = load(head, &chunks).unwrap();
+    assert_eq!(loaded.len(), 3_000);
+    assert_eq!(loaded.time_ms(), 1);
+    assert_eq!(read(&loaded, 1, &["GET", "k13"]), Ok(Reply::bulk("v13")));
+    assert_eq!(store.state_hash(), store.recompute_state_hash());
+    assert!(!store.is_snapshotting());
+}
+
+#[test]
+fn a_damaged_snapshot_is_refused() {
+    let mut store = Store::new();
+    apply(&mut store, 1, &["SET", "a", "1"]);
+    apply(&mut store, 1, &["SET", "b", "2", "EX", "10"]);
+    let (head, chunks) = snapshot(&mut store, |_| {});
+    assert_eq!(SnapshotHead::decode(&head.encode()), Ok(head));
+    let bytes: Vec<u8> = chunks.concat();
+    assert!(load(head, std::slice::from_ref(&bytes)).is_ok());
+    for index in 0..bytes.len() {
+        let mut damaged = bytes.clone();
+        damaged[index] ^= 1;
+        assert!(load(head, &[damaged]).is_err(), "byte {index}");
+        assert!(load(head, &[bytes[..index].to_vec()]).is_err(), "cut at {index}");
+    }
+    assert!(SnapshotHead::decode(&[9; 33]).is_err());
+    assert!(SnapshotHead::decode(&[1; 32]).is_err());
+}
+
+#[test]
+fn a_scan_meets_every_key_that_stays() {
+    let mut store = Store::new();
+    for index in 0..2_000 {
+        apply(&mut store, 1, &["SET", &format!("k{index}"), "v"]);
+        // All of these in one hash slot, more than one step takes.
+        apply(&mut store, 1, &["SET", &format!("{{t}}{index}"), "v"]);
+    }
+    let mut cursor = "0".to_owned();
+    let mut seen = std::collections::BTreeMap::<Vec<u8>, u32>::new();
+    let mut steps = 0;
+    loop {
+        let Ok(Reply::Array(parts)) = read(&store, 1, &["SCAN", &cursor, "COUNT", "50"]) else {
+            panic!("SCAN answers with an array");
+        };
+        let [Reply::Bulk(next), Reply::Array(keys)] = &parts[..] else { panic!("{parts:?}") };
+        for key in keys {
+            let Reply::Bulk(key) = key else { panic!("{key:?}") };
+            *seen.entry(key.to_vec()).or_default() += 1;
+        }
+        cursor = String::from_utf8(next.to_vec()).unwrap();
+        assert!(cursor.parse::<u64>().unwrap() < 1 << 53, "a double must hold the cursor");
+        if cursor == "0" {
+            break;
+        }
+        apply(&mut store, 1, &["SET", &format!("{{t}}extra{steps}"), "v"]);
+        apply(&mut store, 1, &["DEL", &format!("{{t}}extra{}", steps / 2)]);
+        steps += 1;
+    }
+    for index in 0..2_000 {
+        assert_eq!(seen.get(format!("k{index}").as_bytes()), Some(&1));
+        assert_eq!(seen.get(format!("{{t}}{index}").as_bytes()), Some(&1));
+    }
+}
