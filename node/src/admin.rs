@@ -34,7 +34,8 @@ pub const SOCKET: &str = "admin.sock";
 const PATH_LEN_MAX: usize = 107;
 const LINE_LEN_MAX: u64 = 64 << 10;
 const CONNECTIONS_MAX: usize = 16;
-/// For the request to arrive and for the answer to be taken.
+/// For the request to arrive, and again for the answer to be taken. Between the two the node may
+/// take its time.
 const DEADLINE: Duration = Duration::from_secs(10);
 
 /// What an administrator may ask of a running node.
@@ -204,7 +205,7 @@ async fn accept(listener: UnixListener, requests: mpsc::Sender<AdminRequest>) {
                 let requests = requests.clone();
                 tokio::spawn(async move {
                     // A client that neither asks nor reads has no one to be told.
-                    let _ = tokio::time::timeout(DEADLINE, answer(stream, requests)).await;
+                    let _ = answer(stream, requests).await;
                     drop(permit);
                 });
             }
@@ -219,7 +220,8 @@ async fn accept(listener: UnixListener, requests: mpsc::Sender<AdminRequest>) {
 async fn answer(mut stream: UnixStream, requests: mpsc::Sender<AdminRequest>) -> io::Result<()> {
     let (read, mut write) = stream.split();
     let mut line = String::new();
-    tokio::io::BufReader::new(read.take(LINE_LEN_MAX)).read_line(&mut line).await?;
+    let mut read = tokio::io::BufReader::new(read.take(LINE_LEN_MAX));
+    tokio::time::timeout(DEADLINE, read.read_line(&mut line)).await??;
     if !line.ends_with('\n') && line.len() as u64 >= LINE_LEN_MAX {
         return write_reply(&mut write, Err("the request is too long".to_owned())).await;
     }
@@ -250,7 +252,7 @@ async fn write_reply(
         Err(error) => ReplyLine { ok: false, result: None, error: Some(error) },
     };
     let line = serde_json::to_string(&line).expect("JSON values become JSON") + "\n";
-    write.write_all(line.as_bytes()).await?;
+    tokio::time::timeout(DEADLINE, write.write_all(line.as_bytes())).await??;
     write.shutdown().await
 }
 

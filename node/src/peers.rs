@@ -30,6 +30,7 @@ mod inbound;
 mod lane;
 mod members;
 mod outbound;
+mod quiet;
 
 use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
@@ -48,9 +49,9 @@ use tokio::net::TcpListener;
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 
-use self::handshake::RefusalLog;
 use self::lane::OutLane;
 use self::members::Peer;
+use self::quiet::Quiet;
 use crate::identity::{ClusterUuid, Identity, Process};
 use crate::tls::{KeyError, MemberKeys, PeerTls};
 use crate::wire::{self, Lane, PeerFrame};
@@ -111,7 +112,8 @@ pub struct Limits {
 impl Default for Limits {
     fn default() -> Limits {
         Limits {
-            control_bytes_max: 8 << 20,
+            // The window of slots in flight (16 MiB of values) fits with its heads.
+            control_bytes_max: 17 << 20,
             bulk_bytes_max: 32 << 20,
             messages_max: 1 << 16,
             idle: Duration::from_secs(2),
@@ -151,11 +153,15 @@ pub struct Links {
 pub struct LinkEvents {
     control: mpsc::Receiver<LinkEvent>,
     bulk: mpsc::Receiver<LinkEvent>,
+    /// Small events taken since the last long one, which must not wait for ever either.
+    control_in_a_row: u32,
 }
 
 /// Batches that wait for the core: small ones in number, long ones by their few.
 const CONTROL_EVENTS_MAX: usize = 256;
 const BULK_EVENTS_MAX: usize = 4;
+/// Small events that may overtake a long one.
+const CONTROL_IN_A_ROW_MAX: u32 = 32;
 /// Messages longer than this take the bulk lane, whatever they say.
 const CONTROL_MESSAGE_LEN_MAX: usize = 64 << 10;
 
@@ -172,7 +178,7 @@ struct Shared {
     control: mpsc::Sender<LinkEvent>,
     bulk: mpsc::Sender<LinkEvent>,
     tasks: RefCell<JoinSet<()>>,
-    refusals: RefCell<RefusalLog>,
+    quiet: RefCell<Quiet>,
     random: RefCell<SmallRng>,
     serials: Cell<u64>,
 }
@@ -226,14 +232,15 @@ impl Links {
             control,
             bulk,
             tasks: RefCell::default(),
-            refusals: RefCell::default(),
+            quiet: RefCell::default(),
             random: RefCell::new(SmallRng::from_os_rng()),
             serials: Cell::new(0),
         });
         shared.replace_members(members);
         shared.spawn(inbound::accept(shared.clone(), listener));
         let links = Links { shared };
-        Ok((links, LinkEvents { control: control_events, bulk: bulk_events }))
+        let events = LinkEvents { control: control_events, bulk: bulk_events, control_in_a_row: 0 };
+        Ok((links, events))
     }
 
     /// Lays `message` out in the buffer of `to`, or drops it.
@@ -244,7 +251,7 @@ impl Links {
         };
         let len = match wire::frame_len(message) {
             Ok(len) => len,
-            Err(error) => return peer.refuse_to_send(message.kind(), &error),
+            Err(error) => return peer.refuse_to_send(&self.shared, message.kind(), &error),
         };
         let lane = match message {
             Message::Chosen { .. } => Lane::Bulk,
@@ -265,7 +272,7 @@ impl Links {
         };
         let len = match wire::snapshot_frame_len(part) {
             Ok(len) => len,
-            Err(error) => return peer.refuse_to_send("snapshot", &error),
+            Err(error) => return peer.refuse_to_send(&self.shared, "snapshot", &error),
         };
         peer.send(&self.shared, Lane::Bulk, KINDS.len() - 1, len, |out| {
             wire::put_snapshot(out, part, len);
@@ -322,6 +329,9 @@ impl LinkEvents {
     /// The next event, small ones first; `None` once the links are gone. May be dropped at any
     /// time without losing an event.
     pub async fn recv(&mut self) -> Option<LinkEvent> {
+        if let Some(event) = self.try_recv() {
+            return Some(event);
+        }
         tokio::select! {
             biased;
             event = self.control.recv() => event,
@@ -331,7 +341,14 @@ impl LinkEvents {
 
     /// An event that is there already.
     pub fn try_recv(&mut self) -> Option<LinkEvent> {
-        self.control.try_recv().ok().or_else(|| self.bulk.try_recv().ok())
+        if self.control_in_a_row < CONTROL_IN_A_ROW_MAX
+            && let Ok(event) = self.control.try_recv()
+        {
+            self.control_in_a_row += 1;
+            return Some(event);
+        }
+        self.control_in_a_row = 0;
+        self.bulk.try_recv().or_else(|_| self.control.try_recv()).ok()
     }
 }
 

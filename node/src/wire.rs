@@ -53,6 +53,8 @@ pub use self::bytes::LIST_COUNT_MAX;
 
 const FRAME_HEAD_LEN: usize = 8;
 const BODY_HEAD_LEN: usize = 6;
+/// An empty receive buffer larger than this is given back.
+const KEEP_BYTES_MAX: usize = 4 * READ_BYTES;
 /// Room that is kept free in the receive buffer for the next read.
 const READ_BYTES: usize = 64 << 10;
 
@@ -286,6 +288,10 @@ impl FrameDecoder {
         }
         let mut frame = self.buffer.split_to(frame_len).freeze();
         let body = frame.split_off(FRAME_HEAD_LEN);
+        if self.buffer.is_empty() && self.buffer.capacity() > KEEP_BYTES_MAX {
+            // What a long frame needed is not kept for the short ones after it.
+            self.buffer = BytesMut::new();
+        }
         let computed = checksum(length, &body);
         if computed != stated {
             return Err(WireError::Checksum { stated, computed });

@@ -518,7 +518,7 @@ fn strangers_are_shown_the_door() {
             let hello = Frame::Hello(hello_of(&two, NodeId(1), 1));
             wire::put(&mut half_a_hello, &hello).expect("a hello fits");
             half_a_hello.truncate(half_a_hello.len() / 2);
-            let garbage = (0..200_000_u32).map(|n| (n * 7919 >> 3) as u8).collect::<Vec<_>>();
+            let garbage = (0..200_000_u32).map(|n| ((n * 7919) >> 3) as u8).collect::<Vec<_>>();
             for bytes in [&garbage[..], &[], &half_a_hello, b"GET / HTTP/1.1\r\n\r\n", &[0; 64]] {
                 let mut stranger = TcpStream::connect(one.config.listen.peer).await.expect("dial");
                 let _ = stranger.write_all(bytes).await;
@@ -776,4 +776,77 @@ fn a_taken_port_is_named() {
         assert_eq!(error, format!("listen for peers on {}", one.config.listen.peer));
         assert!(one.dir.path().exists());
     });
+}
+
+/// PITFALLS 85: packets vanish in both directions, or in one, without reset. Both ends notice by
+/// themselves, though nobody sends a message, and find each other again when it is over.
+#[test]
+fn a_half_open_link_is_noticed() {
+    let name = "a_half_open_link_is_noticed";
+    if std::env::var_os("IN_OWN_NETWORK").is_some() {
+        return run(half_open_links());
+    }
+    if let Err(why) = can_make_networks() {
+        eprintln!("skipped: {why}");
+        return;
+    }
+    // This very test again, in a network of its own: its packets may be dropped.
+    let test = std::env::current_exe().expect("the test's own path");
+    let status = std::process::Command::new("unshare")
+        .args(["--net", "--"])
+        .arg(test)
+        .args(["--exact", name, "--nocapture"])
+        .env("IN_OWN_NETWORK", "1")
+        .status();
+    assert!(status.expect("unshare runs").success(), "failed in its own network");
+}
+
+fn can_make_networks() -> Result<(), String> {
+    for command in [&["unshare", "--net", "true"][..], &["nft", "--version"], &["ip", "-V"]] {
+        let output = std::process::Command::new(command[0]).args(&command[1..]).output();
+        match output {
+            Ok(output) if output.status.success() => {}
+            Ok(output) => {
+                let text = String::from_utf8_lossy(&output.stderr);
+                return Err(format!("`{}` fails: {}", command.join(" "), text.trim()));
+            }
+            Err(error) => return Err(format!("`{}`: {error}", command[0])),
+        }
+    }
+    Ok(())
+}
+
+fn sh(command: &str) {
+    let status = std::process::Command::new("sh").args(["-ec", command]).status();
+    assert!(status.expect("sh runs").success(), "`{command}` failed");
+}
+
+async fn half_open_links() {
+    sh("ip link set lo up");
+    let [one, two] = format_all::<2>();
+    let listed = configuration([&one, &two]);
+    let [mut end_one, mut end_two] =
+        [&one, &two].map(|disk| disk.start(&listed, PeerSecurity::Tls));
+    let [at_one, at_two] = [&one, &two].map(|disk| disk.config.listen.peer.ip());
+    // Both ways, then only from n2's address, where n1 dials, towards n1.
+    let one_way = format!("ip saddr {at_two} drop");
+    for rule in ["drop", one_way.as_str()] {
+        end_one.until(LinkEvent::Connected(NodeId(2))).await;
+        end_two.until(LinkEvent::Connected(NodeId(1))).await;
+        sh("nft add table inet cut && \
+            nft add chain inet cut input '{ type filter hook input priority 0; }'");
+        sh(&format!("nft add rule inet cut input {rule}"));
+        end_one.until(LinkEvent::Disconnected(NodeId(2))).await;
+        if rule == "drop" {
+            end_two.until(LinkEvent::Disconnected(NodeId(1))).await;
+        }
+        // The fault acts: nobody gets through while it lasts.
+        tokio::time::sleep(Duration::from_millis(700)).await;
+        assert!(!end_one.links.is_connected(NodeId(2)), "packets to {at_one} are not dropped");
+        sh("nft delete table inet cut");
+        if rule == "drop" {
+            continue;
+        }
+        end_one.until(LinkEvent::Connected(NodeId(2))).await;
+    }
 }

@@ -4,10 +4,9 @@
 //! dialling side checks by the same rules. Either may answer `Refused` with a reason instead. TLS
 //! has let nobody through but holders of a member's key; the hello must match that very member.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use bytes::BytesMut;
 use paxos::NodeId;
@@ -303,26 +302,5 @@ fn name(frame: &Frame) -> &'static str {
         Frame::Hello(_) => "a hello",
         Frame::Welcome(_) => "a welcome",
         Frame::Refused(_) => "a refusal",
-    }
-}
-
-/// Traces each kind of trouble once, and again after a minute: a stranger that knocks for ever must
-/// not fill the disk.
-#[derive(Default)]
-pub(super) struct RefusalLog {
-    traced: BTreeMap<String, Instant>,
-}
-
-const TRACE_AGAIN: Duration = Duration::from_secs(60);
-const TRACED_MAX: usize = 256;
-
-impl RefusalLog {
-    pub(super) fn once(&mut self, what: String, trace: impl FnOnce()) {
-        let now = Instant::now();
-        self.traced.retain(|_, since| now.duration_since(*since) < TRACE_AGAIN);
-        if self.traced.len() < TRACED_MAX && !self.traced.contains_key(&what) {
-            self.traced.insert(what, now);
-            trace();
-        }
     }
 }

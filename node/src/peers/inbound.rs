@@ -4,7 +4,7 @@
 use std::cell::RefCell;
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind};
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -36,17 +36,24 @@ pub(super) fn listen(address: SocketAddr) -> io::Result<TcpListener> {
     listener_from(socket)
 }
 
-/// Connections that have not introduced themselves yet, oldest first.
-type HalfOpen = Rc<RefCell<VecDeque<(u64, AbortHandle)>>>;
+/// A connection that has not introduced itself yet.
+struct HalfOpen {
+    serial: u64,
+    from: IpAddr,
+    handle: AbortHandle,
+}
+
+/// Oldest first.
+type HalfOpenList = Rc<RefCell<VecDeque<HalfOpen>>>;
 
 pub(super) async fn accept(shared: Rc<Shared>, listener: TcpListener) {
-    let half_open = HalfOpen::default();
+    let half_open = HalfOpenList::default();
     loop {
         let (socket, from) = match listener.accept().await {
             Ok(accepted) => accepted,
             Err(error) => {
-                shared.refusals.borrow_mut().once(format!("accept {error}"), || {
-                    tracing::warn!(%error, "cannot accept a peer's connection");
+                shared.quiet.borrow_mut().trace(format!("accept {error}"), |more| {
+                    tracing::warn!("cannot accept a peer's connection: {error}{more}");
                 });
                 tokio::time::sleep(ACCEPT_PAUSE).await;
                 continue;
@@ -57,35 +64,45 @@ pub(super) async fn accept(shared: Rc<Shared>, listener: TcpListener) {
         }
         // Strangers who hold connections open give way to those who come: a member introduces
         // itself within a round trip.
-        if half_open.borrow().len() >= shared.settings.limits.half_open_max
-            && let Some((_, oldest)) = half_open.borrow_mut().pop_front()
-        {
-            oldest.abort();
+        if half_open.borrow().len() >= shared.settings.limits.half_open_max {
+            evict(&mut half_open.borrow_mut());
         }
         let serial = shared.serial();
         let task = serve(shared.clone(), half_open.clone(), serial, socket, from);
         let handle = shared.spawn(task);
-        half_open.borrow_mut().push_back((serial, handle));
+        half_open.borrow_mut().push_back(HalfOpen { serial, from: from.ip(), handle });
+    }
+}
+
+/// Closes the oldest connection of the address that holds the most.
+fn evict(half_open: &mut VecDeque<HalfOpen>) {
+    let held = |address: IpAddr| half_open.iter().filter(|other| other.from == address).count();
+    let Some(most) = half_open.iter().map(|other| held(other.from)).max() else { return };
+    let oldest = half_open.iter().position(|other| held(other.from) == most);
+    if let Some(oldest) = oldest.and_then(|oldest| half_open.remove(oldest)) {
+        oldest.handle.abort();
     }
 }
 
 async fn serve(
     shared: Rc<Shared>,
-    half_open: HalfOpen,
+    half_open: HalfOpenList,
     serial: u64,
     socket: TcpStream,
     from: SocketAddr,
 ) {
     let deadline = shared.settings.limits.handshake;
     let in_time = tokio::time::timeout(deadline, introduce(&shared, socket, from)).await;
-    half_open.borrow_mut().retain(|(other, _)| *other != serial);
+    half_open.borrow_mut().retain(|other| other.serial != serial);
     match in_time.unwrap_or(Err(HandshakeError::TimedOut)) {
         Ok((peer, hello, connection)) => {
             receive(&shared, &peer, serial, from, &hello, connection).await;
         }
-        Err(error) => shared.refusals.borrow_mut().once(format!("{} {error}", from.ip()), || {
-            tracing::warn!(%from, "connection to the peer port closed: {error}");
-        }),
+        Err(error) => {
+            shared.quiet.borrow_mut().trace(format!("{} {error}", from.ip()), |more| {
+                tracing::warn!(%from, "connection to the peer port closed: {error}{more}");
+            });
+        }
     }
 }
 
@@ -122,13 +139,20 @@ async fn receive(
     if let Some(former) = peer.inbound.borrow_mut()[lane.index()].replace(inbound) {
         former.close.notify_one();
     }
+    // The membership may have changed while the welcome was on its way.
+    if *peer.gone.borrow() {
+        return;
+    }
     peer.alive.notify_waiters();
     let outcome = tokio::select! {
         outcome = read_frames(shared, peer, lane, &mut connection) => outcome,
         () = close.notified() => Ok(()),
     };
     if let Err(error) = outcome {
-        tracing::warn!(peer = %peer.id, %from, %lane, "incoming connection lost: {error}");
+        shared.quiet.borrow_mut().trace(format!("{} in {error}", peer.id), |more| {
+            let id = peer.id;
+            tracing::warn!(peer = %id, %from, %lane, "incoming connection lost: {error}{more}");
+        });
     }
     let mut inbound = peer.inbound.borrow_mut();
     let slot = &mut inbound[lane.index()];

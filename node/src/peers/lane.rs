@@ -25,6 +25,8 @@ pub(super) struct OutLane {
     /// The socket takes no more, or has failed: the lane's task has to look.
     pub(super) attention: Notify,
     failure: RefCell<Option<io::Error>>,
+    /// A message was dropped since the buffer was last empty.
+    full: Cell<bool>,
     /// Something was sent since the last look.
     pub(super) active: Cell<bool>,
 }
@@ -60,6 +62,7 @@ impl OutLane {
             connection: RefCell::default(),
             attention: Notify::new(),
             failure: RefCell::default(),
+            full: Cell::new(false),
             active: Cell::new(false),
         }
     }
@@ -88,6 +91,11 @@ impl OutLane {
 
     pub(super) fn socket(&self) -> Option<Rc<TcpStream>> {
         self.connection.borrow().as_ref().map(|connection| connection.channel.socket.clone())
+    }
+
+    /// Whether this is the first message that was dropped since the buffer was last empty.
+    pub(super) fn is_newly_full(&self) -> bool {
+        !self.full.replace(true)
     }
 
     pub(super) fn bytes_queued(&self) -> usize {
@@ -149,6 +157,9 @@ impl OutLane {
         let left = before - out.bytes.len();
         self.active.set(true);
         out.forget(left);
+        if all_gone {
+            self.full.set(false);
+        }
         Ok(all_gone)
     }
 

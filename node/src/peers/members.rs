@@ -83,8 +83,12 @@ impl Peer {
             }
             Sent::Full => {
                 self.counters.dropped_full.add(1);
-                shared.refusals.borrow_mut().once(format!("{} {lane} full", self.id), || {
-                    tracing::warn!(peer = %self.id, %lane, "buffer is full, messages are dropped");
+                if !self.lane(lane).is_newly_full() {
+                    return sent;
+                }
+                shared.quiet.borrow_mut().trace(format!("{} {lane} full", self.id), |more| {
+                    let id = self.id;
+                    tracing::warn!(peer = %id, %lane, "buffer is full, messages are dropped{more}");
                 });
             }
             Sent::Unconnected => self.counters.dropped_unconnected.add(1),
@@ -93,9 +97,11 @@ impl Peer {
         sent
     }
 
-    pub(super) fn refuse_to_send(&self, kind: &str, error: &WireError) -> Sent {
+    pub(super) fn refuse_to_send(&self, shared: &Shared, kind: &str, error: &WireError) -> Sent {
         self.counters.dropped_too_long.add(1);
-        tracing::error!(peer = %self.id, kind, %error, "a message fits into no frame");
+        shared.quiet.borrow_mut().trace(format!("{} {kind} {error}", self.id), |more| {
+            tracing::error!(peer = %self.id, kind, "a message fits into no frame: {error}{more}");
+        });
         Sent::TooLong
     }
 

@@ -41,16 +41,16 @@ async fn keep_connected(shared: &Shared, peer: &Peer, lane: Lane) {
         match outcome {
             Ok(()) => {
                 let since = Instant::now();
-                trouble_ended(peer, lane);
+                trouble_ended(shared, peer, lane);
                 peer.connected(shared, lane).await;
                 let ended = serve(peer.lane(lane), limits.idle / 4).await;
                 peer.disconnected(shared, lane).await;
-                trace_end(peer, lane, ended);
+                trace_end(shared, peer, lane, ended);
                 if since.elapsed() >= STEADY {
                     pause = limits.retry_min;
                 }
             }
-            Err(error) => trouble(peer, lane, &error),
+            Err(error) => trouble(shared, peer, lane, &error),
         }
         if refused {
             tokio::time::sleep(shared.jittered(limits.retry_max)).await;
@@ -65,9 +65,7 @@ async fn keep_connected(shared: &Shared, peer: &Peer, lane: Lane) {
 }
 
 async fn dial(shared: &Shared, peer: &Peer, lane: Lane) -> Result<(), HandshakeError> {
-    let connecting = tokio::time::timeout(CONNECT_MAX, TcpStream::connect(&peer.member.address));
-    let connected = connecting.await.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-    let socket = connected.map_err(io_error("connect"))?;
+    let socket = connect(&peer.member.address).await?;
     // A port from the kernel's own range can connect to itself.
     if socket.local_addr().ok() == socket.peer_addr().ok() {
         return Err(HandshakeError::Unexpected("its own port"));
@@ -78,6 +76,19 @@ async fn dial(shared: &Shared, peer: &Peer, lane: Lane) -> Result<(), HandshakeE
     let process = shared.introduce(&mut channel, &mut decoder, peer, lane).await?;
     peer.lane(lane).connect(channel, decoder, process);
     Ok(())
+}
+
+async fn connect(address: &str) -> Result<TcpStream, HandshakeError> {
+    let found = tokio::net::lookup_host(address).await.map_err(io_error("look up the address"))?;
+    let mut failure = io::Error::new(io::ErrorKind::NotFound, "the name has no address");
+    for address in found {
+        match tokio::time::timeout(CONNECT_MAX, TcpStream::connect(address)).await {
+            Ok(Ok(socket)) => return Ok(socket),
+            Ok(Err(error)) => failure = error,
+            Err(_) => failure = io::ErrorKind::TimedOut.into(),
+        }
+    }
+    Err(HandshakeError::Io { doing: "connect", source: failure })
 }
 
 /// Until the connection ends.
@@ -115,27 +126,36 @@ async fn serve(lane: &OutLane, keep_alive: Duration) -> Ended {
     }
 }
 
-fn trouble(peer: &Peer, lane: Lane, error: &HandshakeError) {
+fn trouble(shared: &Shared, peer: &Peer, lane: Lane, error: &HandshakeError) {
     let text = error.to_string();
-    // Said once until it changes: a peer that is down for a week is one line.
+    let (id, address) = (peer.id, &peer.member.address);
+    // Said when it changes, and then seldom: a peer that is down for a week is not news.
     if peer.counters.trouble().as_ref() != Some(&text) {
-        tracing::warn!(peer = %peer.id, address = peer.member.address, %lane, "not connected: {text}");
-        peer.counters.set_trouble(Some(text));
+        shared.quiet.borrow_mut().trace(format!("{id} {text}"), |more| {
+            tracing::warn!(peer = %id, address, %lane, "not connected: {text}{more}");
+        });
     }
+    peer.counters.set_trouble(Some(text));
 }
 
-fn trouble_ended(peer: &Peer, lane: Lane) {
+fn trouble_ended(shared: &Shared, peer: &Peer, lane: Lane) {
     peer.counters.set_trouble(None);
-    tracing::info!(peer = %peer.id, address = peer.member.address, %lane, "connected");
+    let (id, address) = (peer.id, &peer.member.address);
+    shared.quiet.borrow_mut().trace(format!("{id} {lane} connected"), |more| {
+        tracing::info!(peer = %id, address, %lane, "connected{more}");
+    });
 }
 
-fn trace_end(peer: &Peer, lane: Lane, ended: Ended) {
+fn trace_end(shared: &Shared, peer: &Peer, lane: Lane, ended: Ended) {
     let text = match ended {
         Ended::Closed => "it closed the connection".to_owned(),
         Ended::Failed(error) => error.to_string(),
         Ended::Refused(refusal) => format!("it refuses this node: {refusal}"),
         Ended::Nonsense(text) => format!("it speaks another protocol: {text}"),
     };
-    tracing::warn!(peer = %peer.id, %lane, "connection lost: {text}");
+    let id = peer.id;
+    shared.quiet.borrow_mut().trace(format!("{id} {lane} {text}"), |more| {
+        tracing::warn!(peer = %id, %lane, "connection lost: {text}{more}");
+    });
     peer.counters.set_trouble(Some(text));
 }
