@@ -10,6 +10,7 @@
 //! The way through the rooms: `document` turns text into a tree that knows where everything
 //! stands; `section` hands out its values and keeps track of what was asked for; `read` is the
 //! schema; `check` compares hosts with each other; `model` is the result; `select` picks hosts.
+//! [`lab`] makes hosts out of nothing for trying all this, and writes an inventory for them.
 //!
 //! This crate prints nothing, and reaches no machine but the one it runs on.
 
@@ -18,6 +19,7 @@ use std::path::{Path, PathBuf};
 
 mod check;
 mod document;
+pub mod lab;
 mod model;
 mod patterns;
 mod problem;
