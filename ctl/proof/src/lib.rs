@@ -13,8 +13,11 @@
 //!   of three: holds, violated, unknown. Too few successful operations or a search that ran out of
 //!   its bound is *unknown*, never a pass.
 //!
+//! Beside them, [`bench`] measures how fast a server is, ours or another, and proves nothing.
+//!
 //! [`Outcome::Unknown`]: history::Outcome::Unknown
 
+pub mod bench;
 pub mod check;
 pub mod client;
 pub mod connection;

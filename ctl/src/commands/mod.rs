@@ -2,6 +2,7 @@
 //! To add a verb: its file, a line in `Verb`, a line in `Verb::run`.
 
 pub mod audit;
+pub mod bench;
 pub mod down;
 pub mod exec;
 pub mod r#gen;
@@ -28,6 +29,7 @@ pub enum Verb {
     Show(show::Args),
     Exec(exec::Args),
     Run(run::Args),
+    Bench(bench::Args),
     Audit(audit::Args),
     Lock(lock::Args),
     Gen(r#gen::Args),
@@ -43,6 +45,7 @@ impl Verb {
             Verb::Show(args) => show::run(args, context).await,
             Verb::Exec(args) => exec::run(args, context).await,
             Verb::Run(args) => run::run(args, context).await,
+            Verb::Bench(args) => bench::run(args, context).await,
             Verb::Audit(args) => audit::run(args, context).await,
             Verb::Lock(args) => lock::run(args, context).await,
             Verb::Gen(args) => r#gen::run(args, context).await,

@@ -20,6 +20,7 @@ mod live;
 mod summary;
 
 use live::Live;
+pub(super) use summary::grouped;
 
 /// Clients beyond this would measure this machine's scheduler.
 const CLIENTS_MAX: usize = 10_000;

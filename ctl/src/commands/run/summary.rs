@@ -84,7 +84,7 @@ pub(super) fn show(
 }
 
 /// `1 203 918`: digits in groups of three.
-pub(super) fn grouped(number: u64) -> String {
+pub(in crate::commands) fn grouped(number: u64) -> String {
     let digits = number.to_string();
     let mut out = String::new();
     for (index, digit) in digits.chars().enumerate() {
