@@ -32,6 +32,7 @@
 
 #![forbid(unsafe_code)]
 
+mod active;
 mod disk;
 mod error;
 pub mod faulty_disk;
