@@ -14,6 +14,7 @@ pub mod facts;
 pub mod fleet;
 pub mod guard;
 pub mod lock;
+pub mod pages;
 mod phases;
 pub mod plan;
 pub mod procedures;
