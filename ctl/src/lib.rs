@@ -10,7 +10,6 @@ pub mod commands;
 pub mod desk;
 pub mod error;
 pub mod local;
-pub mod resp;
 pub mod ui;
 
 use std::process::ExitCode;

@@ -14,7 +14,6 @@ pub mod facts;
 pub mod fleet;
 pub mod guard;
 pub mod lock;
-pub mod pages;
 mod phases;
 pub mod plan;
 pub mod procedures;

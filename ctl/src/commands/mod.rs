@@ -3,16 +3,13 @@
 
 pub mod audit;
 pub mod bench;
-pub mod call;
 pub mod down;
 pub mod exec;
 pub mod r#gen;
 pub mod lock;
-pub mod logs;
 pub mod plan;
 pub mod run;
 pub mod show;
-pub mod status;
 pub mod trust;
 pub mod up;
 
@@ -30,9 +27,6 @@ pub enum Verb {
     Up(up::Args),
     Down(down::Args),
     Show(show::Args),
-    Status(status::Args),
-    Logs(logs::Args),
-    Call(call::Args),
     Exec(exec::Args),
     Run(run::Args),
     Bench(bench::Args),
@@ -49,9 +43,6 @@ impl Verb {
             Verb::Up(args) => up::run(args, context).await,
             Verb::Down(args) => down::run(args, context).await,
             Verb::Show(args) => show::run(args, context).await,
-            Verb::Status(args) => status::run(args, context).await,
-            Verb::Logs(args) => logs::run(args, context).await,
-            Verb::Call(args) => call::run(args, context).await,
             Verb::Exec(args) => exec::run(args, context).await,
             Verb::Run(args) => run::run(args, context).await,
             Verb::Bench(args) => bench::run(args, context).await,
@@ -64,6 +55,6 @@ impl Verb {
     /// Verbs that end by themselves on the first Ctrl-C: they watch `context.interrupt`, finish
     /// their current step and say where they stopped. All others are simply ended (exit 130).
     pub fn finishes_its_step(&self) -> bool {
-        matches!(self, Verb::Down(_) | Verb::Logs(_) | Verb::Run(_) | Verb::Status(_) | Verb::Up(_))
+        matches!(self, Verb::Up(_) | Verb::Down(_) | Verb::Run(_))
     }
 }

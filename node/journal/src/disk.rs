@@ -72,19 +72,8 @@ pub struct RealDisk {
     directory: PathBuf,
     /// Opened once: the handle that directory syncs go through.
     directory_file: File,
-    _lock: Lock,
-}
-
-/// Held for its lock, which the kernel drops with the process, however that ends.
-#[derive(Debug)]
-struct Lock(File);
-
-impl Drop for Lock {
-    fn drop(&mut self) {
-        // Not left to the closing of the file: a child process that is just being started has a
-        // copy of it for a moment. Should this fail, that moment later the lock is gone anyway.
-        let _ = flock(&self.0, FlockOperation::Unlock);
-    }
+    /// Held for its lock, which the kernel drops with it, however the process ends.
+    _lock: File,
 }
 
 impl RealDisk {
@@ -112,7 +101,7 @@ impl RealDisk {
 }
 
 /// Takes the lock file for this process and writes our pid into it, for the next one to name.
-fn lock(path: &Path) -> Result<Lock, Error> {
+fn lock(path: &Path) -> Result<File, Error> {
     let fail = |source| Error::io("open the lock file", path.to_owned(), source);
     let mut file = OpenOptions::new()
         .read(true)
@@ -137,7 +126,7 @@ fn lock(path: &Path) -> Result<Lock, Error> {
     if file.set_len(0).is_ok() {
         let _ = file.write_all(own.to_string().as_bytes());
     }
-    Ok(Lock(file))
+    Ok(file)
 }
 
 impl Disk for RealDisk {

@@ -32,7 +32,6 @@
 
 #![forbid(unsafe_code)]
 
-mod active;
 mod disk;
 mod error;
 pub mod faulty_disk;

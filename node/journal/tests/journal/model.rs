@@ -112,11 +112,8 @@ impl Life {
     }
 
     fn append(&mut self, random: &mut SmallRng) {
-        // Half of the groups have one size, so that what was cut would fit behind what is new.
-        let alike = random.random();
-        let records = if alike { 1 } else { random.random_range(1..4) };
+        let records = random.random_range(1..4);
         let bytes = match random.random_range(0..40) {
-            _ if alike => 200,
             0 => 14_000,
             1..4 => random.random_range(2_000..5_000),
             _ => random.random_range(0..300),
