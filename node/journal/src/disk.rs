@@ -72,8 +72,19 @@ pub struct RealDisk {
     directory: PathBuf,
     /// Opened once: the handle that directory syncs go through.
     directory_file: File,
-    /// Held for its lock, which the kernel drops with it, however the process ends.
-    _lock: File,
+    _lock: Lock,
+}
+
+/// Held for its lock, which the kernel drops with the process, however that ends.
+#[derive(Debug)]
+struct Lock(File);
+
+impl Drop for Lock {
+    fn drop(&mut self) {
+        // Not left to the closing of the file: a child process that is just being started has a
+        // copy of it for a moment. Should this fail, that moment later the lock is gone anyway.
+        let _ = flock(&self.0, FlockOperation::Unlock);
+    }
 }
 
 impl RealDisk {
@@ -89,19 +100,29 @@ impl RealDisk {
     /// As [`RealDisk::open`], making the directory (for its owner only) if it is not there.
     pub fn create(directory: impl Into<PathBuf>) -> Result<RealDisk, Error> {
         let directory = directory.into();
-        let fail = |source| Error::io("make the directory", directory.clone(), source);
-        if !directory.exists() {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory).map_err(fail)?;
-            let parent = directory.parent().filter(|parent| *parent != Path::new(""));
-            let parent = File::open(parent.unwrap_or(Path::new("."))).map_err(fail)?;
-            parent.sync_all().map_err(fail)?;
-        }
+        make_directory(&directory)
+            .map_err(|source| Error::io("make the directory", directory.clone(), source))?;
         RealDisk::open(directory)
     }
 }
 
+/// Makes a directory and those above it, each durable in the one that holds it.
+fn make_directory(directory: &Path) -> io::Result<()> {
+    if directory.is_dir() {
+        return Ok(());
+    }
+    let parent = directory.parent().filter(|parent| *parent != Path::new(""));
+    let parent = parent.unwrap_or(Path::new("."));
+    make_directory(parent)?;
+    match fs::DirBuilder::new().mode(0o700).create(directory) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    File::open(parent)?.sync_all()
+}
+
 /// Takes the lock file for this process and writes our pid into it, for the next one to name.
-fn lock(path: &Path) -> Result<File, Error> {
+fn lock(path: &Path) -> Result<Lock, Error> {
     let fail = |source| Error::io("open the lock file", path.to_owned(), source);
     let mut file = OpenOptions::new()
         .read(true)
@@ -126,7 +147,7 @@ fn lock(path: &Path) -> Result<File, Error> {
     if file.set_len(0).is_ok() {
         let _ = file.write_all(own.to_string().as_bytes());
     }
-    Ok(file)
+    Ok(Lock(file))
 }
 
 impl Disk for RealDisk {

@@ -3,12 +3,13 @@
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use crate::disk::{Disk, DiskFile};
+use crate::active::{Active, Birth};
+use crate::disk::Disk;
 use crate::error::Error;
-use crate::frame::{self, GROUP_HEADER_BYTES, Kind, group_bytes, records_body_bytes};
+use crate::frame::{GROUP_HEADER_BYTES, Kind, TRIM_BODY_BYTES, group_bytes, records_body_bytes};
 use crate::pool::{Pool, Progress, Purpose, is_full};
 use crate::recovery::{self, Entry, Recovery, Refusal};
-use crate::segment::{FileKind, SEGMENT_HEADER_BYTES, SegmentHeader, file_name, segment_name};
+use crate::segment::{FileKind, SEGMENT_HEADER_BYTES, file_kind, segment_name};
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Options {
@@ -80,21 +81,6 @@ struct Closed {
     max_label: u64,
 }
 
-/// The segment that is appended to. `claimed ≤ synced ≤ written ≤ written + buffer ≤ file_bytes`
-struct Active {
-    header: SegmentHeader,
-    file: Box<dyn DiskFile>,
-    /// Framed, not yet handed to the disk. A write that found no space is made again as it was.
-    buffer: Vec<u8>,
-    written: u64,
-    synced: u64,
-    /// Some group says that everything below is synced.
-    claimed: u64,
-    /// The end of the last group that matters (seals do not).
-    data_end: u64,
-    max_label: u64,
-}
-
 /// Buffered bytes beyond which the disk is given work before the sync.
 const FLUSH_BYTES: usize = 1 << 20;
 /// How many bytes of spare files are made for each byte appended, until there are enough.
@@ -123,8 +109,7 @@ impl Journal {
             }
         }
         let names = disk.list().map_err(|source| Error::io("list", disk.path(""), source))?;
-        let files: Vec<FileKind> =
-            names.iter().map(|name| crate::segment::file_kind(name)).collect();
+        let files: Vec<FileKind> = names.iter().map(|name| file_kind(name)).collect();
         let mut pool = options.pool(&disk, &files)?;
         let birth = Birth { number: 1, previous_end: 0, first: 1, checkpoint, room: 0 };
         let active = Active::begin(&*disk, &mut pool, &birth, Purpose::Ordinary)?;
@@ -214,7 +199,8 @@ impl Journal {
     pub fn seal(&mut self) -> Result<bool, Error> {
         self.guarded(|journal| {
             journal.sync_active()?;
-            if journal.active.claimed >= journal.active.data_end || !journal.active.has_room(0) {
+            let active = &journal.active;
+            if active.claimed >= active.data_end || !active.has_room_for_note(GROUP_HEADER_BYTES) {
                 return Ok(false);
             }
             journal.active.frame_plain(Kind::Seal, &[]);
@@ -299,7 +285,7 @@ impl Journal {
         if largest > limit {
             return Err(Error::TooLarge { bytes: largest, limit });
         }
-        if !self.active.has_room(bytes) {
+        if !self.active.has_room_for_records(bytes) {
             self.roll(group.checkpoint, bytes, purpose)?;
         }
         self.active.frame_records(group.records);
@@ -333,7 +319,13 @@ impl Journal {
         let next = Active::begin(&*self.disk, &mut self.pool, &birth, purpose)?;
         self.written_bytes += next.written;
         self.syncs += 1;
-        let old = std::mem::replace(&mut self.active, next);
+        let mut old = std::mem::replace(&mut self.active, next);
+        let followed = old.note_successor();
+        let (followed, name) = (followed.map(|()| 1), segment_name(old.header.number));
+        self.syncs += match followed {
+            Err(error) if is_full(&error) => 0,
+            synced => synced.map_err(|source| Error::io("sync", self.disk.path(&name), source))?,
+        };
         self.closed.push_back(Closed {
             number: old.header.number,
             file_bytes: old.header.file_bytes,
@@ -387,8 +379,9 @@ impl Journal {
     fn trim_below(&mut self, below_label: u64) -> Result<u64, Error> {
         let is_needed = |closed: &Closed| closed.max_label >= below_label;
         let count = self.closed.iter().position(is_needed).unwrap_or(self.closed.len());
-        // Without room for the note, the next trim does it: by then a new segment has begun.
-        if count == 0 || !self.active.has_room(group_bytes(8)) {
+        // Every trim with something to do makes files to roll into; so when there is no room for a
+        // second note, a new segment will begin, and the next trim does it.
+        if count == 0 || !self.active.has_room_for_note(group_bytes(TRIM_BODY_BYTES)) {
             return Ok(0);
         }
         let first = self.closed.get(count).map_or(self.active.header.number, |next| next.number);
@@ -402,101 +395,6 @@ impl Journal {
         let synced = self.disk.sync_dir();
         synced.map_err(|source| Error::io("sync the directory", self.disk.path(""), source))?;
         Ok(count as u64)
-    }
-}
-
-/// What a new segment needs to know.
-struct Birth<'a> {
-    number: u64,
-    previous_end: u64,
-    first: u64,
-    checkpoint: &'a [u8],
-    /// Bytes of the group that will follow at once.
-    room: u64,
-}
-
-impl Active {
-    /// Begins a segment: header and checkpoint synced first, the name after. Until the name is
-    /// there the file is a spare, so a crash in between leaves nothing behind but that.
-    fn begin(
-        disk: &dyn Disk,
-        pool: &mut Pool,
-        birth: &Birth<'_>,
-        purpose: Purpose,
-    ) -> Result<Active, Error> {
-        let checkpoint_end = SEGMENT_HEADER_BYTES + group_bytes(birth.checkpoint.len() as u64);
-        let needed_bytes = checkpoint_end + birth.room + GROUP_HEADER_BYTES;
-        let (id, file_bytes) = pool.take(needed_bytes, purpose)?;
-        let header = SegmentHeader {
-            number: birth.number,
-            salt: disk.random_u64(),
-            file_bytes,
-            previous_end: birth.previous_end,
-            first: birth.first,
-        };
-        let mut bytes = header.encode();
-        let place = header.place(SEGMENT_HEADER_BYTES);
-        let synced = SEGMENT_HEADER_BYTES;
-        frame::encode_plain(&mut bytes, place, synced, Kind::Checkpoint, birth.checkpoint);
-        assert_eq!(bytes.len() as u64, checkpoint_end, "a checkpoint framed to another size");
-
-        let spare = file_name(&FileKind::Spare(id));
-        let name = segment_name(birth.number);
-        let fail = |doing: &'static str| {
-            let path = disk.path(&spare);
-            move |source| Error::io(doing, path, source)
-        };
-        let file = disk.open(&spare).map_err(fail("open"))?;
-        match file.write_at(0, &bytes) {
-            Ok(()) => {}
-            Err(error) if is_full(&error) => {
-                drop(file);
-                pool.give_back(id, file_bytes)?;
-                let (doing, free_bytes) = ("begin a segment".to_owned(), pool.free_bytes()?);
-                return Err(Error::Full { doing, needed_bytes: checkpoint_end, free_bytes });
-            }
-            Err(source) => return Err(fail("write the first page of")(source)),
-        }
-        file.sync_data().map_err(fail("sync"))?;
-        disk.rename(&spare, &name).map_err(fail("name as a segment"))?;
-        disk.sync_dir().map_err(fail("sync the directory of"))?;
-        Ok(Active {
-            header,
-            file,
-            buffer: Vec::new(),
-            written: checkpoint_end,
-            synced: checkpoint_end,
-            claimed: checkpoint_end,
-            data_end: checkpoint_end,
-            max_label: 0,
-        })
-    }
-
-    fn end(&self) -> u64 {
-        self.written + self.buffer.len() as u64
-    }
-
-    /// Whether a group of this size fits, and a seal after it.
-    fn has_room(&self, bytes: u64) -> bool {
-        self.end() + bytes + GROUP_HEADER_BYTES <= self.header.file_bytes
-    }
-
-    fn frame_records(&mut self, records: &[(u64, &[u8])]) {
-        let (place, synced) = (self.header.place(self.end()), self.synced);
-        frame::encode_records(&mut self.buffer, place, synced, records);
-        self.claimed = synced;
-        self.data_end = self.end();
-        let labels = records.iter().map(|(label, _)| *label);
-        self.max_label = labels.max().unwrap_or(0).max(self.max_label);
-    }
-
-    fn frame_plain(&mut self, kind: Kind, body: &[u8]) {
-        let (place, synced) = (self.header.place(self.end()), self.synced);
-        frame::encode_plain(&mut self.buffer, place, synced, kind, body);
-        self.claimed = synced;
-        if kind != Kind::Seal {
-            self.data_end = self.end();
-        }
     }
 }
 

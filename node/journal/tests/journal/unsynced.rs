@@ -6,14 +6,18 @@ use proptest::prelude::*;
 
 use crate::support::{append, create, open};
 
-/// Three synced groups, then groups of these sizes, written and not synced.
-fn journal_with_a_tail(block_bytes: usize, unsynced: &[usize]) -> (FaultyDisk, u64) {
+/// Three synced groups, a seal or none, then groups of these sizes, written and not synced.
+fn journal_with_a_tail(block_bytes: usize, sealed: bool, unsynced: &[usize]) -> (FaultyDisk, u64) {
     let disk = FaultyDisk::with_block_bytes(5, block_bytes);
     let mut journal = create(&disk);
     while journal.prepare(1 << 20).unwrap() {}
     for id in 1..4 {
         append(&mut journal, id, 1, 100).unwrap();
         journal.sync().unwrap();
+    }
+    // Behind a seal, opening writes none of its own: new groups begin where those cut began.
+    if sealed {
+        journal.seal().unwrap();
     }
     let mut id = 4;
     for bytes in unsynced {
@@ -51,7 +55,13 @@ fn check_afterwards(disk: &FaultyDisk, bytes: &[usize], appended: u64) {
 fn every_subset_of_blocks_of_a_small_tail() {
     // Three groups over seven to nine blocks, in one write.
     let sizes = [1000, 700, 1300];
-    let (disk, appended) = journal_with_a_tail(512, &sizes);
+    for sealed in [false, true] {
+        every_subset(&sizes, sealed);
+    }
+}
+
+fn every_subset(sizes: &[usize], sealed: bool) {
+    let (disk, appended) = journal_with_a_tail(512, sealed, sizes);
     let blocks = disk.unsynced().len();
     assert!((7..=10).contains(&blocks), "{:?}", disk.unsynced());
     let mut survivors = [0; 4];
@@ -64,7 +74,7 @@ fn every_subset_of_blocks_of_a_small_tail() {
             Kept::Version((subset >> (index - 1)) as usize & 1)
         });
         survivors[open(&disk.fork()).unwrap().1.next_id() as usize - 4] += 1;
-        check_afterwards(&disk, &sizes, appended);
+        check_afterwards(&disk, sizes, appended);
     }
     assert!(survivors.iter().all(|count| *count > 0), "{survivors:?}");
 }
@@ -76,9 +86,11 @@ proptest! {
     fn any_part_of_any_tail(
         sizes in proptest::collection::vec(0_usize..2_000, 1..6),
         large_blocks: bool,
+        sealed: bool,
         fates in proptest::collection::vec((0_u8..4, 0_usize..4_097), 40),
     ) {
-        let (disk, appended) = journal_with_a_tail(if large_blocks { 4096 } else { 512 }, &sizes);
+        let block_bytes = if large_blocks { 4096 } else { 512 };
+        let (disk, appended) = journal_with_a_tail(block_bytes, sealed, &sizes);
         let mut fates = fates.into_iter().cycle();
         disk.crash_with(&mut |unsynced| match (fates.next().unwrap(), unsynced) {
             ((0, _), _) => Kept::Version(0),
