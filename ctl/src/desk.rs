@@ -14,19 +14,24 @@ use crate::ui::{ProgressLine, Ui};
 
 /// Reads the inventory that `-i` names. All its problems are shown at once.
 pub fn load_inventory(context: &Context) -> Result<Inventory, Error> {
-    let path = &context.global.inventory;
-    let names = config::preset_names();
-    let knowledge = hosts::Knowledge { presets: Some(&names) };
-    let inventory = hosts::load_with(path, knowledge).map_err(|problems| {
-        context.ui.say(problems.to_string());
-        let count = problems.0.iter().filter(|p| p.severity == hosts::Severity::Error).count();
-        let errors = if count == 1 { "error" } else { "errors" };
-        Error::usage(format!("the inventory {} has {count} {errors}", path.display()))
-    })?;
+    let inventory = load_inventory_quietly(context)?;
     for warning in &inventory.warnings.0 {
         context.ui.say(warning.to_string());
     }
     Ok(inventory)
+}
+
+/// The same without its warnings: for verbs that are about to mend them.
+pub fn load_inventory_quietly(context: &Context) -> Result<Inventory, Error> {
+    let path = &context.global.inventory;
+    let names = config::preset_names();
+    let knowledge = hosts::Knowledge { presets: Some(&names) };
+    hosts::load_with(path, knowledge).map_err(|problems| {
+        context.ui.say(problems.to_string());
+        let count = problems.0.iter().filter(|p| p.severity == hosts::Severity::Error).count();
+        let errors = if count == 1 { "error" } else { "errors" };
+        Error::usage(format!("the inventory {} has {count} {errors}", path.display()))
+    })
 }
 
 /// The hosts that `-n` and `-l` name; all of them without either.

@@ -19,6 +19,7 @@ use std::path::{Path, PathBuf};
 
 mod check;
 mod document;
+pub mod edit;
 pub mod lab;
 mod model;
 mod patterns;

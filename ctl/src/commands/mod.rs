@@ -6,12 +6,15 @@ pub mod bench;
 pub mod down;
 pub mod exec;
 pub mod r#gen;
+pub mod init;
+pub mod lab;
 pub mod lock;
 pub mod plan;
 pub mod run;
 pub mod show;
 pub mod trust;
 pub mod up;
+pub mod user;
 
 use std::process::ExitCode;
 
@@ -22,6 +25,7 @@ use crate::error::Error;
 
 #[derive(Debug, Subcommand)]
 pub enum Verb {
+    Init(init::Args),
     Trust(trust::Args),
     Plan(plan::Args),
     Up(up::Args),
@@ -33,11 +37,14 @@ pub enum Verb {
     Audit(audit::Args),
     Lock(lock::Args),
     Gen(r#gen::Args),
+    Lab(lab::Args),
+    User(user::Args),
 }
 
 impl Verb {
     pub async fn run(self, context: &Context) -> Result<ExitCode, Error> {
         match self {
+            Verb::Init(args) => init::run(args, context).await,
             Verb::Trust(args) => trust::run(args, context).await,
             Verb::Plan(args) => plan::run(args, context).await,
             Verb::Up(args) => up::run(args, context).await,
@@ -49,12 +56,14 @@ impl Verb {
             Verb::Audit(args) => audit::run(args, context).await,
             Verb::Lock(args) => lock::run(args, context).await,
             Verb::Gen(args) => r#gen::run(args, context).await,
+            Verb::Lab(args) => lab::run(args, context).await,
+            Verb::User(args) => user::run(args, context).await,
         }
     }
 
     /// Verbs that end by themselves on the first Ctrl-C: they watch `context.interrupt`, finish
     /// their current step and say where they stopped. All others are simply ended (exit 130).
     pub fn finishes_its_step(&self) -> bool {
-        matches!(self, Verb::Up(_) | Verb::Down(_) | Verb::Run(_))
+        matches!(self, Verb::Up(_) | Verb::Down(_) | Verb::Run(_) | Verb::Lab(_))
     }
 }
