@@ -24,10 +24,9 @@ use rand::{RngCore, SeedableRng, rngs::SmallRng};
 use crate::batch::{Batch, BatchBuilder};
 use crate::clients::{Clients, Held, Sequence, SessionId};
 use crate::clock::LogClock;
-use crate::command::{self, Spec};
-use crate::metrics::Op;
+use crate::command::{self, Class, Spec};
 use crate::resp::Reply;
-use crate::store::{Applying, Reading, Store};
+use crate::store::{Applying, Store};
 
 /// What a turn asks of the world.
 #[derive(Debug, Default)]
@@ -84,12 +83,11 @@ pub struct Counts {
     pub applied_commands: u64,
     pub reads_served: u64,
     pub batches_lost: u64,
-    pub batches_unknown: u64,
     pub held_refused: u64,
-    /// Microseconds from proposal to apply, and commands, of each own batch.
-    pub committed: Vec<(u64, u32)>,
+    pub commit_us: Vec<u64>,
 }
 
+#[derive(Debug)]
 pub struct Node {
     pub replica: Replica,
     pub store: Store,
@@ -115,10 +113,6 @@ pub struct Node {
     next_mark_us: u64,
     deposed_us: u64,
     position: Position,
-    /// The disk is full: writes that grow are refused.
-    full: bool,
-    /// The newest states that were hashed.
-    hashes: VecDeque<(Slot, u128)>,
 }
 
 /// A batch is closed at this size; what comes after waits for the next.
@@ -129,9 +123,6 @@ const SLOTS_BEFORE_WAITING: u64 = 4;
 /// A deposed leader's clients wait this long for the log's verdict before they are cut off.
 const VERDICT_US_MAX: u64 = 10_000_000;
 const MARK_INTERVAL_US: u64 = 10_000;
-/// Every node hashes its state after each multiple of this slot, and publishes the newest few.
-const HASH_EVERY_SLOTS: u64 = 64;
-const HASHES_MAX: usize = 64;
 
 impl Node {
     /// `output` is what recovery filled: the journal's chosen tail is applied here.
@@ -165,8 +156,6 @@ impl Node {
             next_mark_us: 0,
             deposed_us: 0,
             position: Position(0),
-            full: false,
-            hashes: VecDeque::new(),
         };
         let applicable = std::mem::take(&mut node.output.applicable);
         node.apply(now, applicable);
@@ -207,16 +196,15 @@ impl Node {
         }
     }
 
-    /// Whether the disk could take more now, and whether it is full.
-    pub fn set_can_accept(&mut self, can_accept: bool, full: bool) {
-        self.replica.set_can_accept(can_accept);
-        self.full = full;
-    }
-
     /// A data command of a client, checked at the door.
-    pub fn request(&mut self, now: Now, session: SessionId, spec: &'static Spec, argv: &[&[u8]]) {
-        let op = if spec.is_write() { Op::Write } else { Op::Read };
-        let Some(sequence) = self.clients.take_sequence(session, op, now.mono_us) else { return };
+    pub fn request(
+        &mut self,
+        now: Now,
+        session: SessionId,
+        spec: &'static Spec,
+        argv: &[&[u8]],
+    ) {
+        let Some(sequence) = self.clients.take_sequence(session) else { return };
         let waits_behind = self.clients.get(session).is_some_and(|session| session.has_held());
         if waits_behind || !self.take(now, session, sequence, spec, argv) {
             let argv = argv.iter().map(|argument| Bytes::copy_from_slice(argument)).collect();
@@ -226,8 +214,8 @@ impl Node {
     }
 
     /// A reply that waits for nothing but the replies before it.
-    pub fn answer(&mut self, now: Now, session: SessionId, op: Op, reply: &Reply) {
-        if let Some(sequence) = self.clients.take_sequence(session, op, now.mono_us) {
+    pub fn answer(&mut self, session: SessionId, reply: &Reply) {
+        if let Some(sequence) = self.clients.take_sequence(session) {
             self.clients.complete(session, sequence, reply);
         }
     }
@@ -249,14 +237,8 @@ impl Node {
         if self.clock.is_none() {
             return false;
         }
-        if self.full && spec.has_flag("denyoom") {
-            let reply =
-                Reply::error("OOM the disk of the leader is full, the command was not executed");
-            self.clients.complete(session, sequence, &reply);
-            return true;
-        }
         let Some(client) = self.clients.get_mut(session) else { return true };
-        let is_write = spec.is_write();
+        let is_write = spec.class == Class::Write;
         if !is_write && client.writes_pending == 0 {
             client.reads_pending += 1;
             let argv = argv.iter().map(|argument| Bytes::copy_from_slice(argument)).collect();
@@ -264,8 +246,7 @@ impl Node {
             return true;
         }
         // A write must not be seen by the reads before it, and the batch has its limits.
-        let full =
-            self.open.len_bytes() >= BATCH_BYTES_MAX || self.open_items.len() >= BATCH_ITEMS_MAX;
+        let full = self.open.len_bytes() >= BATCH_BYTES_MAX || self.open_items.len() >= BATCH_ITEMS_MAX;
         if client.reads_pending > 0 || full {
             return false;
         }
@@ -282,7 +263,7 @@ impl Node {
 
     /// The redirection to the leader, if another one is known and alive: nobody is sent to a leader
     /// that has not been heard lately (PITFALLS 39).
-    fn moved(&self, now: Now, spec: &'static Spec, argv: &[&[u8]]) -> Option<Reply> {
+    fn moved(&self, now: Now, spec: &Spec, argv: &[&[u8]]) -> Option<Reply> {
         let leader = self.replica.happy_with(now).filter(|leader| *leader != self.replica.id())?;
         let address = &self.configuration().members.get(&leader)?.client_address;
         let hash_slot = spec.keys(argv).next().map_or(0, command::hash_slot);
@@ -293,7 +274,6 @@ impl Node {
 
     /// Does all that can be done without waiting, and says what the world has to do.
     pub fn turn(&mut self, now: Now, effects: &mut Effects) {
-        self.clients.set_now(now.mono_us);
         // What a segment opened for this turn's records may start with: nothing newer than them.
         effects.checkpoint = self.replica.checkpoint();
         loop {
@@ -430,34 +410,14 @@ impl Node {
     /// Applies chosen slots in order; answers those whose batch was proposed here.
     fn apply(&mut self, now: Now, applicable: Vec<(Slot, Value)>) {
         for (slot, value) in applicable {
-            assert!(
-                slot == self.first_unapplied,
-                "slot {slot} is not the next to apply, {}",
-                self.first_unapplied
-            );
+            assert!(slot == self.first_unapplied, "slot {slot} is not the next to apply, {}", self.first_unapplied);
             self.first_unapplied = slot.next();
-            self.apply_value(now, slot, value);
-            if slot.0 % HASH_EVERY_SLOTS == 0 {
-                self.hashes.push_back((slot, self.store.state_hash()));
-                if self.hashes.len() > HASHES_MAX {
-                    self.hashes.pop_front();
-                }
-            }
-        }
-    }
-
-    fn apply_value(&mut self, now: Now, slot: Slot, value: Value) {
-        if let Value::Batch { id, payload } = value {
+            let Value::Batch { id, payload } = value else { continue };
             let in_flight = self.in_flight.remove(&id);
             if let Some(in_flight) = &in_flight {
-                let took_us = now.mono_us.saturating_sub(in_flight.proposed_us);
-                self.counts.committed.push((took_us, in_flight.items.len() as u32));
+                self.counts.commit_us.push(now.mono_us.saturating_sub(in_flight.proposed_us));
             }
-            self.apply_batch(
-                slot,
-                &payload,
-                in_flight.map(|batch| batch.items).unwrap_or_default(),
-            );
+            self.apply_batch(slot, &payload, in_flight.map(|batch| batch.items).unwrap_or_default());
         }
     }
 
@@ -468,23 +428,20 @@ impl Node {
         };
         let time_ms = batch.stamp_ms.max(self.store.time_ms());
         let applying = Applying { slot: slot.0, time_ms, seed: batch.seed };
-        self.store.mark_time(time_ms);
+        self.store.advance(&applying);
         let mut items = VecDeque::from(items);
         let mut argv = Vec::new();
         loop {
-            self.serve_reads_in_batch(applying, &mut items);
+            self.serve_reads_in_batch(time_ms, &mut items);
             let more = batch.next_command(&mut argv);
             match more {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(error) => panic!("slot {slot} cannot be applied: {error}"),
             }
-            let reply = self.store.apply(applying, &argv);
+            let reply = self.store.apply(&applying, &argv);
             self.counts.applied_commands += 1;
             if let Some(item) = items.pop_front() {
-                if let Some(client) = self.clients.get_mut(item.session) {
-                    client.last_write_slot = slot.0;
-                }
                 self.reply_to_item(&item, &reply);
             }
         }
@@ -492,12 +449,12 @@ impl Node {
     }
 
     /// The reads that stand at the front of a batch's requests.
-    fn serve_reads_in_batch(&mut self, applying: Applying, items: &mut VecDeque<Item>) {
+    fn serve_reads_in_batch(&mut self, time_ms: u64, items: &mut VecDeque<Item>) {
         while let Some(Item { kind: ItemKind::Read(argv), .. }) = items.front() {
             let argv: Vec<&[u8]> = argv.iter().map(|argument| &argument[..]).collect();
             let reply = self
                 .store
-                .read(Reading { clock_ms: applying.time_ms, seed: applying.seed }, &argv)
+                .read(time_ms, &argv)
                 .expect("at the log's own time nothing is past its deadline");
             self.counts.reads_served += 1;
             let item = items.pop_front().expect("it was just looked at");
@@ -516,10 +473,9 @@ impl Node {
     fn serve_reads(&mut self, now: Now, id: ReadId) {
         let waiting = self.reads_under_way.remove(&id).unwrap_or_default();
         let clock_ms = self.log_time_ms(now).unwrap_or_else(|| self.store.time_ms());
-        let reading = Reading { clock_ms, seed: self.random.next_u64() };
         for WaitingRead { session, sequence, argv } in waiting {
             let arguments: Vec<&[u8]> = argv.iter().map(|argument| &argument[..]).collect();
-            let result = self.store.read(reading, &arguments);
+            let result = self.store.read(clock_ms, &arguments);
             let Some(client) = self.clients.get_mut(session) else { continue };
             client.reads_pending -= 1;
             match result {
@@ -576,7 +532,6 @@ impl Node {
     /// are closed.
     fn cut_off(&mut self, id: BatchId) {
         let Some(in_flight) = self.in_flight.remove(&id) else { return };
-        self.counts.batches_unknown += 1;
         for item in in_flight.items {
             if let Some(client) = self.clients.get_mut(item.session) {
                 client.closing = true;
@@ -631,12 +586,8 @@ impl Node {
         self.retry_held(now);
         // A leader with work in flight is slow, not absent: its clients are asked to try again.
         let reply = match self.replica.leading() {
-            Some(_) => {
-                Reply::error("TRYAGAIN The cluster is overloaded, the command was not executed")
-            }
-            None => {
-                Reply::error("CLUSTERDOWN The cluster has no leader, the command was not executed")
-            }
+            Some(_) => Reply::error("TRYAGAIN The cluster is overloaded, the command was not executed"),
+            None => Reply::error("CLUSTERDOWN The cluster has no leader, the command was not executed"),
         };
         for session in self.clients.take_holding() {
             let Some(client) = self.clients.get(session) else { continue };
@@ -666,11 +617,6 @@ impl Node {
 
     pub fn first_unapplied(&self) -> Slot {
         self.first_unapplied
-    }
-
-    /// (slot, hash of the state behind it), newest last.
-    pub fn state_hashes(&self) -> impl Iterator<Item = (Slot, u128)> + '_ {
-        self.hashes.iter().copied()
     }
 
     /// Batches and reads that wait for the others.

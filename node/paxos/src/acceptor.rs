@@ -22,7 +22,8 @@ pub(crate) struct Entry {
 /// - `promised` never goes down;
 /// - no entry is held under a ballot above `promised`;
 /// - an entry that is `Chosen` never changes;
-/// - there is no entry below `first_kept`.
+/// - an entry below `first_kept` is chosen: it was learned again for a store that restarted from an
+///   older snapshot, and is never spoken of to others.
 #[derive(Debug)]
 pub(crate) struct Acceptor {
     promised: Ballot,
@@ -64,7 +65,7 @@ pub(crate) enum AcceptAnswer {
 /// What learning a chosen value changed.
 #[derive(Debug, PartialEq, Eq)]
 pub(crate) enum Learned {
-    /// Known before (or below the first kept slot).
+    /// Known before.
     Already,
     /// The entry was held, now it is marked: nothing to write.
     Marked,
@@ -81,15 +82,18 @@ impl Acceptor {
     ) -> Acceptor {
         let acceptor = Acceptor { promised, entries, first_kept, hint: (Ballot::ZERO, Slot::ZERO) };
         for (slot, entry) in &acceptor.entries {
-            assert!(
-                *slot >= first_kept,
-                "slot {slot} is kept below the first kept slot {first_kept}"
-            );
-            if let Accepted::Under(ballot) = entry.accepted {
-                assert!(
-                    ballot <= promised,
-                    "slot {slot} was accepted under {ballot}, above the promise {promised}"
-                );
+            match entry.accepted {
+                Accepted::Chosen => {}
+                Accepted::Under(ballot) => {
+                    assert!(
+                        *slot >= first_kept,
+                        "slot {slot} is kept, the log is trimmed below {first_kept}"
+                    );
+                    assert!(
+                        ballot <= promised,
+                        "slot {slot} was accepted under {ballot}, above the promise {promised}"
+                    );
+                }
             }
         }
         acceptor
@@ -225,9 +229,6 @@ impl Acceptor {
     /// `value` is chosen in `slot`, whoever says so. Two different chosen values are the one thing
     /// that Paxos exists to exclude: the node stops rather than go on with either.
     pub(crate) fn learn(&mut self, slot: Slot, value: &Value) -> Learned {
-        if slot < self.first_kept {
-            return Learned::Already;
-        }
         match self.entries.get_mut(&slot) {
             Some(entry) if entry.accepted == Accepted::Chosen => {
                 assert!(entry.value == *value, "slot {slot} is chosen with two different values");
@@ -259,17 +260,6 @@ impl Acceptor {
 
     pub(crate) fn is_chosen(&self, slot: Slot) -> bool {
         self.entries.get(&slot).is_some_and(|entry| entry.accepted == Accepted::Chosen)
-    }
-
-    /// Slots from `first_unchosen` on that are not known chosen, below the last one that is.
-    pub(crate) fn hole_count(&self, first_unchosen: Slot) -> u64 {
-        let chosen =
-            |(slot, entry): (&Slot, &Entry)| (entry.accepted == Accepted::Chosen).then_some(*slot);
-        let Some(last) = self.entries.range(first_unchosen..).rev().find_map(chosen) else {
-            return 0;
-        };
-        let known = self.entries.range(first_unchosen..=last).filter_map(chosen).count() as u64;
-        last.0 + 1 - first_unchosen.0 - known
     }
 
     /// Drops all entries below `first_kept`.

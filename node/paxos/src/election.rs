@@ -22,7 +22,7 @@ use crate::settings::{ElectionStrategy, Settings};
 #[derive(Debug, Default)]
 pub(crate) struct Peer {
     pub(crate) heartbeat: Heartbeat,
-    /// When that heartbeat arrived; `None` before the first, and after its connection closed.
+    /// When that heartbeat arrived; `None` before the first, and for a leader whose connection closed.
     received_us: Option<u64>,
     /// When the newest own heartbeat that the peer has echoed was sent.
     echoed_us: Option<u64>,
@@ -189,15 +189,18 @@ impl Election {
         self.defer(now_us, self.settings.timing.phase1_us);
     }
 
-    /// The connection to `peer` has closed: until it is heard again, it counts as gone. True when it
-    /// was the leader.
+    /// The connection to `peer` has closed. If it was the leader, it counts as gone until it is
+    /// heard again. Anybody else is given the usual time: one link that flaps must not cost a
+    /// leader its quorum. True when it was the leader.
     pub(crate) fn on_disconnected(&mut self, peer: NodeId) -> bool {
-        if let Some(peer) = self.peers.get_mut(&peer) {
-            peer.received_us = None;
-            peer.echoed_us = None;
-            peer.sent_chosen = None;
-        }
         let was_leader = self.followed.is_some_and(|followed| followed.node == peer);
+        if let Some(peer) = self.peers.get_mut(&peer) {
+            peer.sent_chosen = None;
+            if was_leader {
+                peer.received_us = None;
+                peer.echoed_us = None;
+            }
+        }
         if was_leader {
             self.followed = None;
         }
@@ -253,10 +256,6 @@ impl Election {
             ElectionStrategy::HighestId => silent_us < 2 * self.settings.timing.heartbeat_us,
         };
         content.then_some(followed.node)
-    }
-
-    pub(crate) fn leader_silence_us(&self, now_us: u64) -> u64 {
-        self.followed.map_or(0, |followed| now_us.saturating_sub(followed.heard_us))
     }
 
     /// The leader of the newest ballot heard of, content with it or not.
@@ -328,7 +327,7 @@ impl Election {
             ElectionStrategy::Ballot => {
                 self.decide_by_ballot(now_us, configuration, standing, stalled)
             }
-            ElectionStrategy::HighestId => self.decide_by_id(now_us, standing),
+            ElectionStrategy::HighestId => self.decide_by_id(now_us, configuration, standing),
         }
     }
 
@@ -374,22 +373,35 @@ impl Election {
         }
     }
 
-    fn decide_by_id(&mut self, now_us: u64, standing: Standing) -> Decision {
+    fn decide_by_id(
+        &mut self,
+        now_us: u64,
+        configuration: &Configuration,
+        standing: Standing,
+    ) -> Decision {
         let patience_us = 2 * self.settings.timing.heartbeat_us;
+        // Whoever cannot accept (full or hung disk, torn log) cannot lead: it must not keep those
+        // from leading who can.
         let heard_lately = |peer: &Peer| {
-            peer.received_us.is_some_and(|at| now_us.saturating_sub(at) < patience_us)
+            peer.heartbeat.can_accept
+                && peer.received_us.is_some_and(|at| now_us.saturating_sub(at) < patience_us)
         };
         let higher = self
             .peers
             .range(self.settings.id..)
-            .any(|(node, peer)| *node > self.settings.id && heard_lately(peer));
+            // A learner never leads, however high its id.
+            .filter(|(node, _)| **node > self.settings.id && configuration.is_voter(**node))
+            .any(|(_, peer)| heard_lately(peer));
+        let alone = configuration.voters().count() == 1;
         let just_started = now_us.saturating_sub(self.started_us) < patience_us;
         match standing {
             Standing::Following if higher || just_started || now_us < self.deferred_until_us => {
                 Decision::Stay
             }
-            Standing::Following => Decision::TakeOver,
+            Standing::Following if self.can_accept || alone => Decision::TakeOver,
+            Standing::Following => Decision::Stay,
             _ if higher => Decision::StepDown(Deposed::HigherId),
+            _ if !self.can_accept && !alone => Decision::StepDown(Deposed::LostQuorum),
             _ => Decision::Stay,
         }
     }

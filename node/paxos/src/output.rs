@@ -24,9 +24,11 @@ pub enum Record {
     Accepted { slot: Slot, ballot: Ballot, value: Value },
     /// `value` is chosen for `slot`, learned from a peer.
     Chosen { slot: Slot, value: Value },
-    /// Every slot below is chosen, with the value that earlier records hold for it. A hint for the
-    /// restart only: losing it costs a catch-up and nothing else.
-    ChosenBelow(Slot),
+    /// Every slot from `from` up to, not including, `below` is chosen, with the value that earlier
+    /// records hold for it. A hint for the restart only: losing it costs a catch-up and nothing
+    /// else. It never reaches below what this process knows slot by slot: under a snapshot that it
+    /// installed or started from, older records may hold an entry that lost its slot.
+    ChosenRange { from: Slot, below: Slot },
     /// Records of slots below may be gone: a synced snapshot covers them. Whoever asks about them
     /// is answered `Behind`, also after a restart from an older snapshot.
     TrimmedBelow(Slot),
@@ -38,7 +40,7 @@ impl Record {
     pub fn slot(&self) -> Option<Slot> {
         match self {
             Record::Accepted { slot, .. } | Record::Chosen { slot, .. } => Some(*slot),
-            Record::Promised(_) | Record::ChosenBelow(_) | Record::TrimmedBelow(_) => None,
+            Record::Promised(_) | Record::ChosenRange { .. } | Record::TrimmedBelow(_) => None,
         }
     }
 }

@@ -39,7 +39,29 @@ pub(crate) struct Preparing {
 struct Answer {
     /// All its entries below are here; `None` when all are.
     covered_to: Option<Slot>,
+    /// Chunks that came before their predecessors: where each starts and ends.
+    ahead: BTreeMap<Slot, Option<Slot>>,
     wall_ms: u64,
+}
+
+impl Answer {
+    /// A chunk for the slots from `start` to `end` is here. Chunks may come in any order and from
+    /// different repeats of the answer; one that leaves a hole waits until the hole is filled.
+    fn cover(&mut self, start: Slot, end: Option<Slot>) {
+        let longer = |held: Option<Slot>| match (held, end) {
+            (Some(held), Some(end)) => Some(held.max(end)),
+            (None, _) | (_, None) => None,
+        };
+        let held = self.ahead.remove(&start);
+        self.ahead.insert(start, held.map_or(end, longer));
+        while let (Some(covered_to), Some(next)) = (self.covered_to, self.ahead.first_entry()) {
+            if *next.key() > covered_to {
+                return;
+            }
+            self.covered_to = next.remove().map(|end| end.max(covered_to));
+        }
+        self.ahead.clear();
+    }
 }
 
 impl Preparing {
@@ -60,7 +82,7 @@ impl Preparing {
     pub(crate) fn on_promise(
         &mut self,
         from: NodeId,
-        covers: (Slot, Option<Slot>),
+        (start, end): (Slot, Option<Slot>),
         entries: Vec<PromisedEntry>,
         wall_ms: u64,
         own: impl Fn(Slot, Ballot) -> Option<Value>,
@@ -78,18 +100,8 @@ impl Preparing {
                 self.highest.insert(slot, (accepted, value));
             }
         }
-        let (start, end) = covers;
-        let answer = self
-            .answers
-            .entry(from)
-            .or_insert(Answer { covered_to: Some(self.from_slot), wall_ms });
-        // A chunk that leaves a hole behind the last one proves nothing above the hole; the next
-        // repeat of the Prepare brings the missing one.
-        if let Some(covered_to) = answer.covered_to
-            && start <= covered_to
-        {
-            answer.covered_to = end.map(|end| end.max(covered_to));
-        }
+        let fresh = Answer { covered_to: Some(self.from_slot), ahead: BTreeMap::new(), wall_ms };
+        self.answers.entry(from).or_insert(fresh).cover(start, end);
     }
 
     pub(crate) fn has_answered(&self, node: NodeId) -> bool {

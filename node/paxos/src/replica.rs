@@ -81,6 +81,10 @@ pub struct Replica {
     promised_at: Position,
     withheld: VecDeque<Withheld>,
     recorded_chosen_below: Slot,
+    /// What the journal says to be trimmed. Less than the first kept slot where this process
+    /// started from a snapshot and does not know the entries under it to be chosen: should that
+    /// snapshot turn out to be bad, those entries are needed again.
+    recorded_trimmed_below: Slot,
     recorded_chosen_us: u64,
     /// When `first_unchosen` last moved, for catching up from whoever is ahead.
     advanced_us: u64,
@@ -118,14 +122,15 @@ impl Replica {
                 }
                 // The mark speaks of the entries as the records before it hold them, so it has to
                 // be taken at its place: a later record may belong to a slot above.
-                Record::ChosenBelow(below) => {
-                    for entry in entries.range_mut(..below).map(|(_, entry)| entry) {
+                Record::ChosenRange { from, below } => {
+                    for entry in entries.range_mut(from..below.max(from)).map(|(_, entry)| entry) {
                         entry.accepted = Accepted::Chosen;
                     }
                 }
                 Record::TrimmedBelow(below) => first_kept = first_kept.max(below),
             }
         }
+        let recorded_trimmed_below = first_kept;
         // What the snapshot covers is kept for peers only as far as the journal itself knows it to
         // be chosen: the record that corrected an outvoted entry may not have survived.
         let is_chosen =
@@ -137,7 +142,8 @@ impl Replica {
         // Without a snapshot that reaches the first kept slot (a bad newest one), the slots in
         // between have to be learned again: they are not empty, they are unreadable.
         first_kept = first_kept.max(known_from);
-        let entries = entries.split_off(&first_kept);
+        let mut entries = entries.split_off(&recovered.snapshot_below.min(first_kept));
+        entries.retain(|slot, entry| *slot >= first_kept || entry.accepted == Accepted::Chosen);
         let acceptor = Acceptor::new(promised, entries, first_kept);
         let mut replica = Replica {
             election: Election::new(&settings, now.mono_us),
@@ -154,6 +160,7 @@ impl Replica {
             promised_at: Position(0),
             withheld: VecDeque::new(),
             recorded_chosen_below: recovered.snapshot_below,
+            recorded_trimmed_below,
             recorded_chosen_us: now.mono_us,
             advanced_us: now.mono_us,
             asked_us: now.mono_us,
@@ -285,7 +292,7 @@ impl Replica {
         );
         if first_kept > self.acceptor.first_kept() {
             self.acceptor.trim(first_kept);
-            self.record(Record::TrimmedBelow(first_kept), output);
+            self.record_trimmed_below(first_kept, output);
         }
     }
 
@@ -310,8 +317,9 @@ impl Replica {
             self.end_ballot(now, Deposed::Outvoted, output);
         }
         output.unknown.extend(self.learner.install(below));
+        self.recorded_chosen_below = below;
         self.acceptor.trim(below);
-        self.record(Record::TrimmedBelow(below), output);
+        self.record_trimmed_below(below, output);
         if configuration.number > self.configuration.number {
             self.adopt_configuration(now, configuration, output);
         }
@@ -325,7 +333,7 @@ impl Replica {
     pub fn checkpoint(&self) -> Vec<Record> {
         vec![
             Record::Promised(self.acceptor.promised()),
-            Record::TrimmedBelow(self.acceptor.first_kept()),
+            Record::TrimmedBelow(self.recorded_trimmed_below),
         ]
     }
 
@@ -384,19 +392,6 @@ impl Replica {
                 .then_some(self.settings.id),
             None => self.election.happy_with(now.mono_us),
         }
-    }
-
-    /// How long ago the leader was last heard; 0 on the leader itself.
-    pub fn leader_silence_us(&self, now: Now) -> u64 {
-        match self.leading() {
-            Some(_) => 0,
-            None => self.election.leader_silence_us(now.mono_us),
-        }
-    }
-
-    /// Slots not known chosen that lie below one that is.
-    pub fn hole_count(&self) -> u64 {
-        self.acceptor.hole_count(self.learner.first_unchosen)
     }
 
     /// Every slot below is known chosen here.
@@ -472,13 +467,16 @@ impl Replica {
                     self.end_ballot(now, Deposed::Nacked, output);
                 }
             }
-            // We ask about slots that the peer has trimmed: learn them first.
-            Message::Behind { ballot, .. } => {
-                if self.own_ballot() == Some(ballot) {
-                    self.end_ballot(now, Deposed::GaveUp, output);
-                }
+            // We ask about slots that the peer has trimmed: learn them first. A peer that knows no
+            // more than we do (it lost its newest snapshot) cannot help; others may be a quorum.
+            Message::Behind { ballot, first_unchosen: peer_first_unchosen, .. } => {
                 let first_unchosen = self.learner.first_unchosen;
-                self.send(from, Message::CatchUp { first_unchosen }, output);
+                if peer_first_unchosen > first_unchosen {
+                    if self.own_ballot() == Some(ballot) {
+                        self.end_ballot(now, Deposed::GaveUp, output);
+                    }
+                    self.send(from, Message::CatchUp { first_unchosen }, output);
+                }
             }
             // Phase 2a. Take it unless a higher ballot is promised.
             Message::Accept { ballot, slot, value, hint } => {
@@ -1071,7 +1069,9 @@ impl Replica {
             promised: self.acceptor.promised(),
             leading,
             happy_with,
-            can_accept: self.election.can_accept,
+            // A torn log (restored from an older snapshot, trimmed above it) has to heal first.
+            can_accept: self.election.can_accept
+                && self.learner.first_unchosen >= self.acceptor.first_kept(),
             quorum_connected,
             connected: self.election.connected(now.mono_us).map(|(node, _)| node).collect(),
             first_unchosen: self.learner.first_unchosen,
@@ -1107,9 +1107,14 @@ impl Replica {
         let first_unchosen = self.learner.first_unchosen;
         self.recorded_chosen_us = now.mono_us;
         if first_unchosen > self.recorded_chosen_below {
-            self.recorded_chosen_below = first_unchosen;
-            self.record(Record::ChosenBelow(first_unchosen), output);
+            let from = std::mem::replace(&mut self.recorded_chosen_below, first_unchosen);
+            self.record(Record::ChosenRange { from, below: first_unchosen }, output);
         }
+    }
+
+    fn record_trimmed_below(&mut self, below: Slot, output: &mut Output) {
+        self.recorded_trimmed_below = self.recorded_trimmed_below.max(below);
+        self.record(Record::TrimmedBelow(below), output);
     }
 
     fn record(&mut self, record: Record, output: &mut Output) {

@@ -1,7 +1,7 @@
 //! Bytes of [`paxos::Record`], as the journal keeps them: version, group, kind, fields. The
 //! journal adds length and checksum.
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
+use bytes::Bytes;
 use paxos::{Record, Slot};
 
 use super::bytes::{Input, Out};
@@ -18,7 +18,7 @@ const _: () = assert!(RECORD_VERSION < RECORD_VERSION_OLDEST + 2);
 const PROMISED: u8 = 1;
 const ACCEPTED: u8 = 2;
 const CHOSEN: u8 = 3;
-const CHOSEN_BELOW: u8 = 4;
+const CHOSEN_RANGE: u8 = 4;
 const TRIMMED_BELOW: u8 = 5;
 
 pub fn encode_record(record: &Record, out: &mut impl Out) {
@@ -40,9 +40,10 @@ pub fn encode_record(record: &Record, out: &mut impl Out) {
             out.u64(slot.0);
             put_value(out, value);
         }
-        Record::ChosenBelow(Slot(below)) => {
-            out.u8(CHOSEN_BELOW);
-            out.u64(*below);
+        Record::ChosenRange { from, below } => {
+            out.u8(CHOSEN_RANGE);
+            out.u64(from.0);
+            out.u64(below.0);
         }
         Record::TrimmedBelow(Slot(below)) => {
             out.u8(TRIMMED_BELOW);
@@ -75,38 +76,13 @@ pub fn decode_record(bytes: Bytes) -> Result<Record, WireError> {
         CHOSEN => {
             Record::Chosen { slot: slot(&mut input, "slot chosen")?, value: value(&mut input)? }
         }
-        CHOSEN_BELOW => Record::ChosenBelow(slot(&mut input, "slot chosen below")?),
+        CHOSEN_RANGE => Record::ChosenRange {
+            from: slot(&mut input, "slot chosen from")?,
+            below: slot(&mut input, "slot chosen below")?,
+        },
         TRIMMED_BELOW => Record::TrimmedBelow(slot(&mut input, "slot trimmed below")?),
         value => return Err(WireError::UnknownKind { what: "record", value }),
     };
     input.end()?;
     Ok(record)
-}
-
-/// Several records in one piece: what a journal segment opens with.
-pub fn encode_records(records: &[Record]) -> Bytes {
-    let mut out = BytesMut::new();
-    for record in records {
-        let mut bytes = BytesMut::new();
-        encode_record(record, &mut bytes);
-        out.put_u32_le(u32::try_from(bytes.len()).expect("a record is smaller than 4 GiB"));
-        out.put_slice(&bytes);
-    }
-    out.freeze()
-}
-
-pub fn decode_records(mut bytes: Bytes) -> Result<Vec<Record>, WireError> {
-    let mut records = Vec::new();
-    while !bytes.is_empty() {
-        let what = "record of a checkpoint";
-        let length = bytes
-            .try_get_u32_le()
-            .map_err(|_| WireError::Truncated { what, missing: 4 - bytes.len().min(4) })?
-            as usize;
-        if length > bytes.len() {
-            return Err(WireError::Truncated { what, missing: length - bytes.len() });
-        }
-        records.push(decode_record(bytes.split_to(length))?);
-    }
-    Ok(records)
 }

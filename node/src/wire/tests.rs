@@ -132,7 +132,7 @@ fn records() -> impl Strategy<Value = Record> {
             value
         }),
         (slots(), values()).prop_map(|(slot, value)| Record::Chosen { slot, value }),
-        slots().prop_map(Record::ChosenBelow),
+        (slots(), slots()).prop_map(|(from, below)| Record::ChosenRange { from, below }),
         slots().prop_map(Record::TrimmedBelow),
     ]
 }
@@ -467,7 +467,7 @@ fn golden_frames_and_records() {
         ("promised", Record::Promised(ballot(7))),
         ("accepted", Record::Accepted { slot: Slot(4), ballot: ballot(7), value: a_batch() }),
         ("chosen", Record::Chosen { slot: Slot(4), value: a_configuration() }),
-        ("chosen_below", Record::ChosenBelow(Slot(4))),
+        ("chosen_range", Record::ChosenRange { from: Slot(2), below: Slot(4) }),
         ("trimmed_below", Record::TrimmedBelow(Slot(4))),
     ] {
         let mut bytes = Vec::new();
