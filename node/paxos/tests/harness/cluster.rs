@@ -1,0 +1,611 @@
+//! A cluster on one desk: real replicas, with everything around them in the hands of the test.
+//!
+//! Nothing happens here by itself. A driver (a script, or the simulator with its seed) says which
+//! message arrives, whose clock ticks, whose disk has synced and who loses power; the cluster does
+//! the shell's work around each call (append, send, apply, reply) and holds every step against the
+//! [`Checker`].
+
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
+
+use paxos::{
+    Ballot, BatchId, Configuration, Envelope, Member, Message, NodeId, Note, Now, Output, ReadId,
+    Record, Recovered, Refusal, Replica, Role, Settings, Slot, Value,
+};
+
+use super::checker::Checker;
+use super::clock::Clock;
+use super::coverage::{Coverage, Rare};
+use super::describe;
+use super::disk::{Disk, Snapshot};
+
+/// Mistakes that the shell around the core could make: mutants that need no line of the core.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Foul {
+    /// A restart does not read the promises in the journal.
+    ForgetPromise,
+    /// A restart does not read the accepted entries in the journal.
+    ForgetAccepted,
+    /// The journal reports a position as durable before it has synced.
+    SpeakBeforeSync,
+    /// A restart forgets the rounds that this node has used itself.
+    ReuseRounds,
+    /// Entries are trimmed before a snapshot covers them.
+    TrimWithoutSnapshot,
+    /// Segments are recycled without the checkpoint that opens the next one.
+    NoCheckpoint,
+    /// A received snapshot is announced to the core before it is on disk.
+    InstallBeforeSync,
+    /// A process keeps its predecessor's incarnation, so its batches take the same names.
+    ReuseIncarnation,
+}
+
+/// The replicated state machine: it remembers how far it is, and everything in one hash.
+#[derive(Clone, Copy, Debug)]
+pub struct Store {
+    pub applied_below: Slot,
+    pub hash: u64,
+}
+
+impl Store {
+    const EMPTY: Store = Store { applied_below: Slot::FIRST, hash: 0xcbf2_9ce4_8422_2325 };
+
+    fn apply(&mut self, slot: Slot, value: &Value) {
+        let id = value.batch_id().unwrap_or_default();
+        for part in [slot.0, id.incarnation, id.counter] {
+            self.hash = (self.hash ^ part).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(29);
+        }
+        self.applied_below = slot.next();
+    }
+}
+
+/// A running process.
+#[derive(Debug)]
+pub struct Process {
+    pub replica: Replica,
+    pub incarnation: u64,
+    pub store: Store,
+    /// Batches whose clients wait, with the ballot under which they were proposed.
+    pub pending: BTreeMap<BatchId, Ballot>,
+    /// Reads that wait, with what they must not miss.
+    pub reads: BTreeMap<ReadId, Slot>,
+    ready: Vec<(ReadId, Slot)>,
+}
+
+#[derive(Debug)]
+pub struct Node {
+    pub clock: Clock,
+    pub disk: Disk,
+    pub process: Option<Process>,
+    pub settings: Settings,
+    /// Groups in one segment before the next is opened.
+    pub segment_groups: usize,
+}
+
+/// What a run did, line by line; kept only when somebody will read it.
+#[derive(Debug, Default)]
+pub struct Trace {
+    pub enabled: bool,
+    /// 0 for no bound.
+    pub lines_max: usize,
+    pub lines: VecDeque<String>,
+}
+
+impl Trace {
+    pub fn line(&mut self, line: impl FnOnce() -> String) {
+        if self.enabled {
+            self.lines.push_back(line());
+            if self.lines_max > 0 && self.lines.len() > self.lines_max {
+                self.lines.pop_front();
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+pub struct Cluster {
+    pub time_us: u64,
+    pub nodes: BTreeMap<NodeId, Node>,
+    pub checker: Checker,
+    pub coverage: Coverage,
+    pub trace: Trace,
+    /// What has left and not been picked up by the driver.
+    pub outbox: Vec<Envelope>,
+    /// (from, to): a snapshot is to be streamed.
+    pub snapshots_wanted: Vec<(NodeId, NodeId)>,
+    pub configuration: Configuration,
+    pub foul: Option<Foul>,
+    /// Nodes whose records were appended and are not synced.
+    incarnations: u64,
+    reads: u64,
+}
+
+impl Cluster {
+    pub fn new(voters: u32, learners: u32, settings: impl Fn(NodeId) -> Settings) -> Cluster {
+        let member = |role| Member {
+            role,
+            incarnation: 0,
+            public_key: Vec::new(),
+            peer_address: String::new(),
+            client_address: String::new(),
+            http_address: String::new(),
+            name: String::new(),
+        };
+        let members = (1..=voters + learners)
+            .map(|id| (NodeId(id), member(if id <= voters { Role::Voter } else { Role::Learner })));
+        let configuration =
+            Configuration { number: 0, members: members.collect(), store_version: 1 };
+        let ids: Vec<NodeId> = configuration.members.keys().copied().collect();
+        let node = |id: NodeId| Node {
+            clock: Clock::TRUE,
+            disk: Disk::default(),
+            process: None,
+            settings: settings(id),
+            segment_groups: usize::MAX,
+        };
+        Cluster {
+            time_us: 0,
+            nodes: ids.iter().map(|id| (*id, node(*id))).collect(),
+            checker: Checker::new(configuration.voters(), ids.iter().copied()),
+            coverage: Coverage::default(),
+            trace: Trace::default(),
+            outbox: Vec::new(),
+            snapshots_wanted: Vec::new(),
+            configuration,
+            foul: None,
+            incarnations: 0,
+            reads: 0,
+        }
+    }
+
+    pub fn ids(&self) -> Vec<NodeId> {
+        self.nodes.keys().copied().collect()
+    }
+
+    pub fn node(&mut self, id: NodeId) -> &mut Node {
+        self.nodes.get_mut(&id).expect("the driver names nodes of this cluster only")
+    }
+
+    pub fn is_up(&self, id: NodeId) -> bool {
+        self.nodes[&id].process.is_some()
+    }
+
+    pub fn process(&self, id: NodeId) -> Option<&Process> {
+        self.nodes[&id].process.as_ref()
+    }
+
+    pub fn replica(&self, id: NodeId) -> Option<&Replica> {
+        self.process(id).map(|process| &process.replica)
+    }
+
+    /// Everybody who believes to lead, with the ballot.
+    pub fn leaders(&self) -> Vec<(NodeId, Ballot)> {
+        let leading = |id: &NodeId| Some((*id, self.replica(*id)?.leading()?));
+        self.nodes.keys().filter_map(leading).collect()
+    }
+
+    pub fn now(&self, id: NodeId) -> Now {
+        self.nodes[&id].clock.now(self.time_us)
+    }
+
+    // ---- processes --------------------------------------------------------------------------
+
+    /// Starts a process on what its disk holds.
+    pub fn start(&mut self, id: NodeId) {
+        assert!(!self.is_up(id), "{id} runs already");
+        if self.foul != Some(Foul::ReuseIncarnation) || self.incarnations < self.nodes.len() as u64
+        {
+            self.incarnations += 1;
+        }
+        let incarnation = match self.foul {
+            Some(Foul::ReuseIncarnation) => u64::from(id.0),
+            _ => self.incarnations,
+        };
+        let now = self.now(id);
+        let configuration = self.configuration.clone();
+        let foul = self.foul;
+        let node = self.node(id);
+        let snapshot = node.disk.snapshots.last();
+        let store = snapshot.map_or(Store::EMPTY, |snapshot| Store {
+            applied_below: snapshot.below,
+            hash: snapshot.hash,
+        });
+        let mut records = node.disk.records();
+        match foul {
+            Some(Foul::ForgetPromise) => {
+                records.retain(|record| !matches!(record, Record::Promised(_)))
+            }
+            Some(Foul::ForgetAccepted) => {
+                records.retain(|record| !matches!(record, Record::Accepted { .. }));
+            }
+            Some(Foul::ReuseRounds) => {
+                records.retain(
+                    |record| !matches!(record, Record::Promised(ballot) if ballot.node == id),
+                );
+            }
+            _ => {}
+        }
+        let recovered = Recovered { snapshot_below: store.applied_below, records };
+        let mut settings = node.settings.clone();
+        settings.incarnation = incarnation;
+        settings.seed = settings.seed.wrapping_add(incarnation);
+        let mut output = Output::default();
+        let replica = Replica::recover(settings, configuration, recovered, now, &mut output);
+        node.process = Some(Process {
+            replica,
+            incarnation,
+            store,
+            pending: BTreeMap::new(),
+            reads: BTreeMap::new(),
+            ready: Vec::new(),
+        });
+        self.checker.restarted(id, store.applied_below);
+        self.trace.line(|| format!("{id} starts"));
+        self.absorb(id, output);
+    }
+
+    /// The process dies and the power with it: of the unsynced groups the first `survivors` stay.
+    /// Returns the reads and batches whose clients hear nothing any more.
+    pub fn crash(&mut self, id: NodeId, survivors: usize) {
+        let node = self.node(id);
+        let Some(process) = node.process.take() else { return };
+        let unsynced = node.disk.unsynced_count();
+        let written_out = node.disk.lose_power(survivors);
+        self.checker.synced(id, &written_out);
+        self.coverage.count(Rare::Restarted);
+        if process.replica.leading().is_some() {
+            self.coverage.count(Rare::RestartWhileLeading);
+        }
+        if process.replica.preparing().is_some() {
+            self.coverage.count(Rare::RestartWhilePreparing);
+        }
+        if unsynced > 0 && survivors > 0 {
+            self.coverage.count(Rare::RecordsSurvived);
+        }
+        if unsynced > survivors {
+            self.coverage.count(Rare::RecordsLost);
+        }
+        let lost = unsynced.saturating_sub(survivors);
+        self.trace.line(|| {
+            let lost =
+                if lost > 0 { format!(", {lost} unsynced groups lost") } else { String::new() };
+            format!("{id} crashes{lost}")
+        });
+    }
+
+    /// The newest snapshot turns out to be unreadable at the next start.
+    pub fn spoil_newest_snapshot(&mut self, id: NodeId) -> bool {
+        let node = self.node(id);
+        if node.process.is_some() || node.disk.snapshots.len() < 2 {
+            return false;
+        }
+        node.disk.snapshots.pop();
+        let below = node.disk.snapshots.last().map_or(Slot::FIRST, |snapshot| snapshot.below);
+        self.checker.snapshot_spoiled(id, below);
+        self.coverage.count(Rare::OldSnapshotUsed);
+        self.trace
+            .line(|| format!("{id}'s newest snapshot is spoiled, the one below {below} is left"));
+        true
+    }
+
+    // ---- what can happen to a process ---------------------------------------------------------
+
+    /// Runs one call of the replica, then does the shell's work for it.
+    fn call<T>(
+        &mut self,
+        id: NodeId,
+        act: impl FnOnce(&mut Replica, Now, &mut Output) -> T,
+    ) -> Option<T> {
+        let now = self.now(id);
+        let process = self.node(id).process.as_mut()?;
+        let mut output = Output::default();
+        let answer = act(&mut process.replica, now, &mut output);
+        self.absorb(id, output);
+        Some(answer)
+    }
+
+    pub fn tick(&mut self, id: NodeId) {
+        self.call(id, |replica, now, output| replica.tick(now, output));
+    }
+
+    pub fn deliver(&mut self, envelope: Envelope) {
+        let (from, to) = (envelope.from, envelope.to);
+        if !self.is_up(to) {
+            return;
+        }
+        self.trace.line(|| format!("{from} → {to} {}", describe::message(&envelope.message)));
+        match &envelope.message {
+            Message::Chosen { .. } => self.coverage.count(Rare::ChosenByMessage),
+            Message::Promise { to_slot, entries, .. } => {
+                if to_slot.is_some() {
+                    self.coverage.count(Rare::ChunkedPromise);
+                }
+                if entries.iter().any(|entry| entry.value.is_none()) {
+                    self.coverage.count(Rare::PromiseOmitted);
+                }
+            }
+            _ => {}
+        }
+        self.call(to, |replica, now, output| replica.step(now, envelope, output));
+    }
+
+    pub fn connected(&mut self, id: NodeId, peer: NodeId) {
+        self.call(id, |replica, now, output| replica.connected(now, peer, output));
+    }
+
+    pub fn disconnected(&mut self, id: NodeId, peer: NodeId) {
+        self.trace.line(|| format!("{id} loses its connection to {peer}"));
+        self.call(id, |replica, now, output| replica.disconnected(now, peer, output));
+    }
+
+    pub fn set_can_accept(&mut self, id: NodeId, can_accept: bool) {
+        if !can_accept {
+            self.coverage.count(Rare::GreyNode);
+        }
+        self.call(id, |replica, _, _| replica.set_can_accept(can_accept));
+    }
+
+    /// A client writes. `None` when nobody is there to answer.
+    pub fn propose(&mut self, id: NodeId, payload: &str) -> Option<Result<BatchId, Refusal>> {
+        let now = self.now(id);
+        let process = self.node(id).process.as_mut()?;
+        let mut output = Output::default();
+        let answer = process.replica.propose(now, payload.to_owned().into(), &mut output);
+        match answer {
+            Ok(batch) => {
+                let ballot = process.replica.leading().unwrap_or_default();
+                if process.pending.insert(batch, ballot).is_some() {
+                    self.checker.fail(format!("{id} gives the name of a batch twice"));
+                }
+            }
+            Err(Refusal::WindowFull) => self.coverage.count(Rare::WindowFull),
+            Err(Refusal::NotLeading { .. }) => {}
+        }
+        self.absorb(id, output);
+        Some(answer)
+    }
+
+    /// A client reads.
+    pub fn read(&mut self, id: NodeId) -> Option<Result<ReadId, Refusal>> {
+        let now = self.now(id);
+        self.reads += 1;
+        let read = ReadId(self.reads);
+        let floor = self.checker.read_begins();
+        let process = self.node(id).process.as_mut()?;
+        let mut output = Output::default();
+        let answer = process.replica.read(now, read, &mut output);
+        if answer.is_ok() {
+            process.reads.insert(read, floor);
+        }
+        self.absorb(id, output);
+        Some(answer.map(|()| read))
+    }
+
+    // ---- disks ------------------------------------------------------------------------------
+
+    /// The sync that covers all groups below `end` is over.
+    pub fn sync(&mut self, id: NodeId, end: usize) {
+        let node = self.node(id);
+        if node.process.is_none() {
+            return;
+        }
+        let (records, position) = node.disk.sync(end);
+        self.checker.synced(id, &records);
+        if self.foul == Some(Foul::SpeakBeforeSync) {
+            return;
+        }
+        if let Some(position) = position {
+            self.call(id, |replica, now, output| replica.durable(now, position, output));
+        }
+    }
+
+    /// The state machine as it is now, to be written as a snapshot.
+    pub fn snapshot(&self, id: NodeId) -> Option<Snapshot> {
+        let process = self.process(id)?;
+        Some(Snapshot {
+            below: process.store.applied_below,
+            hash: process.store.hash,
+            configuration: process.replica.configuration().clone(),
+        })
+    }
+
+    /// A snapshot of the own store is synced: trim behind the one before it.
+    pub fn snapshot_synced(&mut self, id: NodeId, snapshot: Snapshot) {
+        let below = snapshot.below;
+        let foul = self.foul;
+        let node = self.node(id);
+        if node.process.is_none() {
+            return;
+        }
+        node.disk.keep_snapshot(snapshot);
+        let mut first_kept = match node.disk.snapshots.as_slice() {
+            [older, _newest] => older.below,
+            _ => Slot::FIRST,
+        };
+        if foul == Some(Foul::TrimWithoutSnapshot) {
+            let replica = node.process.as_ref().map(|process| &process.replica);
+            first_kept = replica.map_or(first_kept, Replica::first_unchosen);
+        }
+        self.checker.snapshot_synced(id, below);
+        self.trace.line(|| format!("{id} has a snapshot below {below}, trims below {first_kept}"));
+        self.call(id, |replica, _, output| replica.trim(first_kept, output));
+    }
+
+    /// A snapshot from a peer has arrived, and is synced: load it and tell the core.
+    pub fn install(&mut self, id: NodeId, snapshot: Snapshot) {
+        let Some(process) = self.node(id).process.as_mut() else { return };
+        let below = snapshot.below;
+        if below <= process.store.applied_below {
+            // The core must bear a late or repeated one all the same (PITFALLS 69).
+            self.coverage.count(Rare::SnapshotIgnored);
+        } else {
+            process.store = Store { applied_below: below, hash: snapshot.hash };
+            self.coverage.count(Rare::SnapshotInstalled);
+            if self.foul != Some(Foul::InstallBeforeSync) {
+                self.node(id).disk.keep_snapshot(snapshot.clone());
+                self.checker.snapshot_synced(id, below);
+            }
+            self.checker.installed(id, below);
+        }
+        self.trace.line(|| format!("{id} installs a snapshot below {below}"));
+        let configuration = snapshot.configuration;
+        self.call(id, |replica, now, output| replica.install(now, below, configuration, output));
+    }
+
+    // ---- the shell's work ---------------------------------------------------------------------
+
+    /// Append, send, apply, reply: what `node.rs` does with an output.
+    fn absorb(&mut self, id: NodeId, output: Output) {
+        let Output {
+            records,
+            now,
+            applicable,
+            lost,
+            unknown,
+            reads,
+            reads_refused,
+            snapshot_for,
+            leader_clock_ms: _,
+            notes,
+        } = output;
+        for note in &notes {
+            self.note(id, note);
+        }
+        self.append(id, &records);
+        for envelope in now {
+            let incarnation = self.incarnation(id);
+            self.checker.sent(id, incarnation, &envelope.message);
+            self.outbox.push(envelope);
+        }
+        for (slot, value) in applicable {
+            self.apply(id, slot, &value);
+        }
+        for batch in lost {
+            self.coverage.count(Rare::LostBatch);
+            self.checker.lost(batch);
+            self.settle(id, batch, "is lost");
+        }
+        for batch in unknown {
+            self.coverage.count(Rare::UnknownBatch);
+            self.settle(id, batch, "has an unknown fate");
+        }
+        self.serve_reads(id, reads, &reads_refused);
+        self.snapshots_wanted.extend(snapshot_for.into_iter().map(|to| (id, to)));
+    }
+
+    fn incarnation(&self, id: NodeId) -> u64 {
+        self.process(id).map_or(0, |process| process.incarnation)
+    }
+
+    fn note(&mut self, id: NodeId, note: &Note) {
+        self.checker.noted(id, note);
+        self.coverage.note(note);
+        if matches!(note, Note::Elected { .. }) && self.leaders().len() > 1 {
+            self.coverage.count(Rare::TwoLeaders);
+        }
+        self.trace.line(|| format!("{id} {}", describe::note(note)));
+    }
+
+    fn append(&mut self, id: NodeId, records: &[Record]) {
+        if records.is_empty() {
+            return;
+        }
+        for record in records {
+            self.trace.line(|| format!("{id} writes: {}", describe::record(record)));
+        }
+        self.checker.written(id, records);
+        let foul = self.foul;
+        let node = self.node(id);
+        node.disk.append(records);
+        let trims = records.iter().any(|record| matches!(record, Record::TrimmedBelow(_)));
+        let Some(process) = &node.process else { return };
+        if node.disk.last_segment_len() > node.segment_groups {
+            let checkpoint = match foul {
+                Some(Foul::NoCheckpoint) => Vec::new(),
+                _ => process.replica.checkpoint(),
+            };
+            node.disk.roll(checkpoint);
+        }
+        if trims && node.disk.recycle(process.replica.first_kept()) > 0 {
+            self.coverage.count(Rare::SegmentRecycled);
+        }
+        if foul == Some(Foul::SpeakBeforeSync) {
+            let position = self.node(id).disk.last_position();
+            self.call(id, |replica, now, output| replica.durable(now, position, output));
+        }
+    }
+
+    fn apply(&mut self, id: NodeId, slot: Slot, value: &Value) {
+        let process = self.node(id).process.as_mut().expect("only a running process applies");
+        process.store.apply(slot, value);
+        let hash = process.store.hash;
+        self.trace.line(|| format!("{id} applies {slot}:{}", describe::value(value)));
+        self.checker.applied(id, slot, value, hash);
+        if let Some(batch) = value.batch_id()
+            && self.nodes[&id]
+                .process
+                .as_ref()
+                .is_some_and(|process| process.pending.contains_key(&batch))
+        {
+            self.checker.acknowledged(batch, slot);
+            self.settle(id, batch, "is done");
+        }
+    }
+
+    /// A client hears of its batch.
+    fn settle(&mut self, id: NodeId, batch: BatchId, fate: &str) {
+        let process = self.node(id).process.as_mut().expect("only a running process replies");
+        let leading = process.replica.leading();
+        match process.pending.remove(&batch) {
+            None => {
+                self.checker.fail(format!("{id} settles a batch that nobody waits for: it {fate}"))
+            }
+            Some(ballot) if fate == "is done" && leading != Some(ballot) => {
+                self.coverage.count(Rare::SettledAfterDeposed);
+            }
+            Some(_) => {}
+        }
+        if fate != "is done" {
+            self.trace.line(|| format!("{id}'s batch {} {fate}", batch.counter));
+        }
+    }
+
+    fn serve_reads(&mut self, id: NodeId, confirmed: Vec<(ReadId, Slot)>, refused: &[ReadId]) {
+        let process = self.node(id).process.as_mut().expect("only a running process serves reads");
+        process.ready.extend(confirmed);
+        for read in refused {
+            process.reads.remove(read);
+        }
+        let applied_below = process.store.applied_below;
+        let (served, waiting): (Vec<_>, Vec<_>) = std::mem::take(&mut process.ready)
+            .into_iter()
+            .partition(|(_, slot)| *slot < applied_below);
+        process.ready = waiting;
+        for read in refused {
+            self.coverage.count(Rare::ReadRefused);
+            self.trace.line(|| format!("{id} refuses read {}", read.0));
+        }
+        for (read, slot) in served {
+            let process = self.node(id).process.as_mut().expect("it was there a line ago");
+            let Some(floor) = process.reads.remove(&read) else {
+                self.checker
+                    .fail(format!("{id} serves read {} twice, or after refusing it", read.0));
+                continue;
+            };
+            self.coverage.count(Rare::ReadServed);
+            self.trace.line(|| format!("{id} serves read {} at slot {slot}", read.0));
+            self.checker.read_served(id, floor, slot, applied_below.previous());
+        }
+    }
+
+    /// Do all running nodes know the same log, to its end?
+    pub fn is_level(&self) -> bool {
+        let stores: BTreeSet<(Slot, u64)> = self
+            .nodes
+            .values()
+            .filter_map(|node| node.process.as_ref())
+            .map(|process| (process.store.applied_below, process.store.hash))
+            .collect();
+        stores.len() == 1
+            && stores.first().is_some_and(|(below, _)| *below > self.checker.last_chosen())
+    }
+}

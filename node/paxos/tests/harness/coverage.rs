@@ -1,0 +1,117 @@
+//! Rare things, counted. A simulator that never meets a gap, a duel or a lost batch proves nothing
+//! about them (PITFALLS 53), so the standard run fails when one of these stayed at zero.
+
+use std::collections::BTreeMap;
+
+use paxos::{Deposed, Note};
+
+macro_rules! rare {
+    ($($name:ident: $text:literal,)*) => {
+        /// One rare thing.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Rare { $($name,)* }
+
+        impl Rare {
+            pub const ALL: &[Rare] = &[$(Rare::$name,)*];
+
+            pub fn text(self) -> &'static str {
+                match self { $(Rare::$name => $text,)* }
+            }
+        }
+    };
+}
+
+rare! {
+    Elected: "a leader was elected",
+    TwoLeaders: "two leaders at once",
+    Adopted: "an entry of a former leader was adopted",
+    GapFilled: "a gap was filled with a no-op",
+    ChosenByHint: "entries became chosen by a hint",
+    ChosenByMessage: "a value was learned by Chosen",
+    AnsweredBehind: "somebody was told that it is behind",
+    Refused: "an older ballot was refused",
+    LostBatch: "a batch lost its slot and was reported",
+    SettledAfterDeposed: "a deposed leader's client got its reply after all",
+    UnknownBatch: "a batch's fate was passed by a snapshot",
+    ReadServed: "a read was served",
+    ReadRefused: "a read was refused by a deposed leader",
+    WindowFull: "a batch found the window full",
+    Restarted: "a process was restarted",
+    RestartWhilePreparing: "a candidate was restarted in phase 1",
+    RestartWhileLeading: "a leader was restarted",
+    RecordsLost: "a crash lost unsynced records",
+    RecordsSurvived: "unsynced records survived a crash",
+    SegmentRecycled: "a journal segment was recycled",
+    SnapshotInstalled: "a snapshot was installed",
+    SnapshotIgnored: "a late snapshot changed nothing",
+    OldSnapshotUsed: "a restart fell back to the older snapshot",
+    ChunkedPromise: "a promise travelled in several chunks",
+    PromiseOmitted: "a promise left out what the candidate holds",
+    Paused: "a process was paused",
+    GreyNode: "a node that cannot accept said so",
+    DeposedNacked: "a ballot ended: refused by a higher promise",
+    DeposedOwnPromise: "a ballot ended: own acceptor promised higher",
+    DeposedOutvoted: "a ballot ended: outvoted",
+    DeposedLostQuorum: "a ballot ended: no quorum",
+    DeposedHigherId: "a ballot ended: a higher id is there",
+    DeposedGaveUp: "a ballot ended: gave up",
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Coverage {
+    counts: BTreeMap<Rare, u64>,
+}
+
+impl Coverage {
+    pub fn count(&mut self, rare: Rare) {
+        self.add(rare, 1);
+    }
+
+    pub fn add(&mut self, rare: Rare, n: u64) {
+        if n > 0 {
+            *self.counts.entry(rare).or_default() += n;
+        }
+    }
+
+    pub fn merge(&mut self, other: &Coverage) {
+        for (rare, n) in &other.counts {
+            self.add(*rare, *n);
+        }
+    }
+
+    pub fn of(&self, rare: Rare) -> u64 {
+        self.counts.get(&rare).copied().unwrap_or(0)
+    }
+
+    pub fn never(&self) -> Vec<Rare> {
+        Rare::ALL.iter().copied().filter(|rare| self.of(*rare) == 0).collect()
+    }
+
+    pub fn table(&self) -> String {
+        let line = |rare: &Rare| format!("{:>10}  {}\n", self.of(*rare), rare.text());
+        Rare::ALL.iter().map(line).collect()
+    }
+
+    pub fn note(&mut self, note: &Note) {
+        match note {
+            Note::Elected { adopted, noops, .. } => {
+                self.count(Rare::Elected);
+                self.add(Rare::Adopted, *adopted);
+                self.add(Rare::GapFilled, *noops);
+            }
+            Note::ChosenByHint { count } => self.add(Rare::ChosenByHint, *count),
+            Note::AnsweredBehind { .. } => self.count(Rare::AnsweredBehind),
+            Note::Refused { .. } => self.count(Rare::Refused),
+            Note::Deposed { reason, .. } => match reason {
+                Deposed::Nacked => self.count(Rare::DeposedNacked),
+                Deposed::OwnPromise => self.count(Rare::DeposedOwnPromise),
+                Deposed::Outvoted => self.count(Rare::DeposedOutvoted),
+                Deposed::LostQuorum => self.count(Rare::DeposedLostQuorum),
+                Deposed::HigherId => self.count(Rare::DeposedHigherId),
+                Deposed::GaveUp => self.count(Rare::DeposedGaveUp),
+                Deposed::NewConfiguration => {}
+            },
+            Note::Preparing { .. } | Note::Following { .. } | Note::Tallied { .. } => {}
+        }
+    }
+}
