@@ -20,7 +20,7 @@ pub(super) fn info(_door: &mut Door<'_>, argv: &[&[u8]]) -> Reply {
     if argv.len() == 2 {
         return Reply::Array(table::COMMANDS.iter().map(info_of).collect());
     }
-    let one = |name: &&[u8]| named(name).map_or(Reply::NullArray, info_of);
+    let one = |name: &&[u8]| named(name).map_or(Reply::Null, info_of);
     Reply::Array(argv[2..].iter().map(one).collect())
 }
 
@@ -185,14 +185,15 @@ fn categories(spec: &Spec) -> Vec<&'static str> {
         "connection",
         "transaction",
     ];
+    let own = |name: &str| words(spec.categories).any(|mine| mine == name);
     let has = |name: &str| match name {
         "read" => spec.has_flag("readonly"),
         "write" => spec.has_flag("write"),
-        "admin" => spec.has_flag("admin"),
+        "admin" => spec.has_flag("admin") || own("admin"),
         "fast" => spec.has_flag("fast"),
         "slow" => !spec.has_flag("fast"),
-        "dangerous" => spec.has_flag("admin") || words(spec.categories).any(|own| own == name),
-        _ => words(spec.categories).any(|own| own == name),
+        "dangerous" => spec.has_flag("admin") || own(name),
+        _ => own(name),
     };
     ORDER.into_iter().filter(|name| has(name)).collect()
 }

@@ -1,7 +1,7 @@
 //! Keys, whatever they hold: `DEL`, `EXISTS`, `RENAME`, `COPY`, `SCAN`, `OBJECT`, `FLUSHALL`.
 
 use super::context::Door;
-use super::number::{NOT_AN_INTEGER, integer};
+use super::number::integer;
 use super::operation::*;
 use crate::resp::Reply;
 
@@ -49,7 +49,7 @@ pub(super) fn copy<'a>(argv: &'a [&'a [u8]]) -> Result<Write<'a>, Reply> {
             && let Some(text) = options.next()
         {
             let index = i32::try_from(integer(text)?);
-            match index.map_err(|_| Reply::error(NOT_AN_INTEGER))? {
+            match index.map_err(|_| Reply::error(super::OUT_OF_INT))? {
                 0 => {}
                 _ => return Err(Reply::error("ERR DB index is out of range")),
             }
@@ -118,16 +118,9 @@ pub(super) fn object_encoding<'a>(argv: &'a [&'a [u8]]) -> Result<Read<'a>, Repl
     Ok(Read::Encoding { key: argv[2] })
 }
 
-pub(super) fn object_refcount<'a>(argv: &'a [&'a [u8]]) -> Result<Read<'a>, Reply> {
-    Ok(Read::ReferenceCount { key: argv[2] })
-}
-
 pub(super) fn object_help(_door: &mut Door<'_>, _argv: &[&[u8]]) -> Reply {
     super::help(
         "OBJECT",
-        &[
-            ("ENCODING <key>", "How the value of <key> is kept: int, embstr or raw."),
-            ("REFCOUNT <key>", "How often the value of <key> is referred to."),
-        ],
+        &[("ENCODING <key>", "How the value of <key> is kept: int, embstr or raw.")],
     )
 }

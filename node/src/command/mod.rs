@@ -2,11 +2,12 @@
 //! arguments are read. What a command *does* is elsewhere: data commands become [`Write`]s and
 //! [`Read`]s for the store; the others are answered right here, from a [`Door`].
 //!
-//! The way of a command: [`check`] (does it exist, has it the right number of arguments, do they
-//! make sense?), [`authorize`] (may this user?), then by [`Class`]: `Connection` and `Server`
-//! commands through [`answer`], at once, on any node; `Read` and `Write` through the store, on
-//! the leader. Whatever can be refused without the store is refused by `check`, with the words of
-//! Redis, so that nonsense never costs a place in the log; apply checks again and trusts nobody.
+//! The way of a command: [`check`] (does it exist, has it the right number of arguments?),
+//! [`authorize`] (may this user?), [`parse`] (do the arguments make sense?), then by [`Class`]:
+//! `Connection` and `Server` commands through [`answer`], at once, on any node; `Read` and `Write`
+//! through the store, on the leader. Whatever can be refused without the store is refused here,
+//! in Redis's order and with its words, so that nonsense never costs a place in the log. Apply
+//! reads the arguments again and trusts nobody.
 
 mod access;
 mod client;
@@ -29,7 +30,7 @@ pub use cluster::{down, moved, node_name};
 pub use connection::REDIS_VERSION;
 pub use context::{ConnectionState, Door, Identity, Member, Role, ServerView, User};
 pub use keyslot::{HASH_SLOTS, hash_slot};
-pub use operation::{Read, Write};
+pub use operation::{Operation, Read, Write};
 pub use spec::{Answer, Class, Group, Handler, Keys, ParseRead, ParseWrite, Spec};
 pub use strings::NOT_A_FLOAT;
 
@@ -38,8 +39,8 @@ use crate::resp::Reply;
 pub(crate) const OUT_OF_INT: &str =
     "ERR value is out of range, value must between -2147483648 and 2147483647";
 
-/// The command that `argv` calls, or the error that the client gets: it does not exist, has the
-/// wrong number of arguments, or arguments that no state of the store could make sense of.
+/// The command that `argv` calls, or the error that the client gets: it does not exist, or has
+/// the wrong number of arguments.
 pub fn check(argv: &[&[u8]]) -> Result<&'static Spec, Reply> {
     let spec = find(argv)?;
     if !spec.accepts(argv.len()) {
@@ -48,14 +49,19 @@ pub fn check(argv: &[&[u8]]) -> Result<&'static Spec, Reply> {
     Ok(spec)
 }
 
-/// Judges the arguments of a data command; what `check` said of `argv` must have been `spec`.
-/// Apart from `check`, because Redis asks who the client is in between.
-pub fn validate(spec: &Spec, argv: &[&[u8]]) -> Result<(), Reply> {
+/// Reads the arguments of a command; what `check` said of `argv` must have been `spec`. Apart from
+/// `check`, because Redis asks who the client is in between.
+pub fn parse<'a>(spec: &Spec, argv: &'a [&'a [u8]]) -> Result<Operation<'a>, Reply> {
     match spec.handler {
-        Handler::Write(parse) => parse(argv).map(|_| ()),
-        Handler::Read(parse) => parse(argv).map(|_| ()),
-        Handler::Answer(_) => Ok(()),
+        Handler::Write(parse) => parse(argv).map(Operation::Write),
+        Handler::Read(parse) => parse(argv).map(Operation::Read),
+        Handler::Answer(_) => Ok(Operation::Answer),
     }
+}
+
+/// Whether the arguments of a data command make sense, for commands that go on as they are.
+pub fn validate(spec: &Spec, argv: &[&[u8]]) -> Result<(), Reply> {
+    parse(spec, argv).map(|_| ())
 }
 
 /// Answers a command of the classes Connection and Server.

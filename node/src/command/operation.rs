@@ -4,6 +4,15 @@
 
 use crate::store::LongDouble;
 
+/// A command whose arguments have been read.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Operation<'a> {
+    Write(Write<'a>),
+    Read(Read<'a>),
+    /// Of the classes Connection and Server: to be answered at the door.
+    Answer,
+}
+
 /// When a value is to expire.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Expiry {
@@ -128,7 +137,6 @@ pub enum Read<'a> {
     Exists { keys: &'a [&'a [u8]] },
     Type { key: &'a [u8] },
     Encoding { key: &'a [u8] },
-    ReferenceCount { key: &'a [u8] },
     TimeToLive { key: &'a [u8], form: TimeForm },
     Keys { pattern: &'a [u8] },
     Scan(Scan<'a>),

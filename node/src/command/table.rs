@@ -541,12 +541,6 @@ pub static COMMANDS: &[Spec] = &[
                 .flags("loading stale")
                 .categories("keyspace")
                 .docs(Group::Generic, "6.2.0", "O(1)", "Lists the subcommands."),
-            read("object|refcount", 3, generic::object_refcount)
-                .flags("readonly")
-                .categories("keyspace")
-                .tips("nondeterministic_output")
-                .keys_at(&[keys(2, 0, 1, "RO")])
-                .docs(Group::Generic, "2.2.3", "O(1)", "How often a value is referred to."),
         ]),
     write("persist", 2, expiry::persist)
         .flags("write fast")
@@ -628,7 +622,7 @@ pub static COMMANDS: &[Spec] = &[
     answer("role", 1, server::role)
         .class(Class::Server)
         .flags("noscript loading stale fast")
-        .categories("dangerous")
+        .categories("admin dangerous")
         .docs(Group::Server, "2.8.12", "O(1)", "Whether the node leads, and who follows or leads."),
     read("scan", -2, generic::scan)
         .flags("readonly")

@@ -4,8 +4,10 @@ use super::keyspace::natural;
 use super::record::{Form, Parts};
 use super::{Applying, DUE_PER_COMMAND, LongDouble, Store};
 use crate::command::number::{NOT_AN_INTEGER, parse_i64};
-use crate::command::operation::{Condition, Deadline, ExpireCondition, Expiry, GetExExpiry, Write};
-use crate::command::{self, Handler, NOT_A_FLOAT};
+use crate::command::operation::{
+    Condition, Deadline, ExpireCondition, Expiry, GetExExpiry, Operation, Write,
+};
+use crate::command::{self, NOT_A_FLOAT};
 use crate::resp::Reply;
 
 /// The longest string, as in Redis.
@@ -19,14 +21,15 @@ impl Store {
     /// every node; an error has changed nothing.
     pub fn apply(&mut self, applying: Applying, argv: &[&[u8]]) -> Reply {
         self.advance(applying.time_ms, DUE_PER_COMMAND);
-        let spec = match command::check(argv) {
-            Ok(spec) => spec,
-            Err(error) => return error,
-        };
-        let Handler::Write(parse) = spec.handler else {
-            return Reply::error(format!("ERR '{}' is not a command of the log", spec.name));
-        };
-        match parse(argv).and_then(|write| self.write(write)) {
+        let operation = command::check(argv).and_then(|spec| command::parse(spec, argv));
+        let reply = operation.and_then(|operation| match operation {
+            Operation::Write(write) => self.write(write),
+            _ => {
+                let name = command::shown(argv[0]);
+                Err(Reply::error(format!("ERR '{name}' is not a command of the log")))
+            }
+        });
+        match reply {
             Ok(reply) | Err(reply) => reply,
         }
     }

@@ -51,6 +51,8 @@ pub(super) struct HashSlot {
 
 pub(super) struct Keyspace {
     pub(super) slots: Box<[HashSlot]>,
+    /// One bit a hash slot: whether it has records. Most have none in a small store.
+    occupied: Box<[u64]>,
     /// Wrapping sum of the slots' sums.
     sum: u128,
     len: usize,
@@ -68,6 +70,7 @@ impl Keyspace {
     pub(super) fn new() -> Keyspace {
         Keyspace {
             slots: empty_slots(),
+            occupied: no_slots(),
             sum: 0,
             len: 0,
             record_bytes: 0,
@@ -95,7 +98,21 @@ impl Keyspace {
     }
 
     pub(super) fn records(&self) -> impl Iterator<Item = &Record> {
-        self.slots.iter().flat_map(|slot| slot.table.iter())
+        self.occupied_slots(0).flat_map(|slot| self.slots[slot].table.iter())
+    }
+
+    /// The hash slots from `first` on that have records.
+    pub(super) fn occupied_slots(&self, first: usize) -> impl Iterator<Item = usize> {
+        let words = self.occupied.iter().enumerate().skip(first / 64);
+        words.flat_map(move |(index, word)| {
+            let from = first.saturating_sub(index * 64);
+            let mut bits = word & (u64::MAX << from);
+            std::iter::from_fn(move || {
+                let bit = bits.trailing_zeros() as usize;
+                bits &= bits.wrapping_sub(1);
+                (bit < 64).then_some(index * 64 + bit)
+            })
+        })
     }
 
     /// Records, tables and index; an estimate to a few per cent.
@@ -196,6 +213,7 @@ impl Keyspace {
             Some(walk) if walk.needs_frozen() => walk.freeze(old),
             _ => self.bury(old),
         }
+        self.occupied = no_slots();
         self.sum = 0;
         self.len = 0;
         self.record_bytes = 0;
@@ -217,7 +235,14 @@ impl Keyspace {
 
     /// A record went from `before` to `after`; `None` for not being there.
     fn changed(&mut self, hash: KeyHash, before: Option<Before>, after: Option<Before>) {
-        let slot_sum = &mut self.slots[hash.slot()].sum;
+        let slot = hash.slot();
+        let (word, bit) = (&mut self.occupied[slot / 64], 1 << (slot % 64));
+        if self.slots[slot].table.is_empty() {
+            *word &= !bit
+        } else {
+            *word |= bit
+        }
+        let slot_sum = &mut self.slots[slot].sum;
         if let Some(before) = &before {
             *slot_sum = slot_sum.wrapping_sub(before.state_hash);
             self.sum = self.sum.wrapping_sub(before.state_hash);
@@ -273,7 +298,11 @@ fn hand_over(walk: &mut Option<Walk>, slot: usize, record: &Record) {
     }
 }
 
-pub(super) fn empty_slots() -> Box<[HashSlot]> {
+fn no_slots() -> Box<[u64]> {
+    vec![0; usize::from(HASH_SLOTS) / 64].into_boxed_slice()
+}
+
+fn empty_slots() -> Box<[HashSlot]> {
     std::iter::repeat_with(HashSlot::default).take(usize::from(HASH_SLOTS)).collect()
 }
 

@@ -5,8 +5,8 @@ use super::lcs;
 use super::record::{Form, Record};
 use super::{PastDeadline, Reading, Store, glob};
 use crate::command::number::parse_i64;
-use crate::command::operation::{Read, Scan, TimeForm};
-use crate::command::{self, HASH_SLOTS, Handler};
+use crate::command::operation::{Operation, Read, Scan, TimeForm};
+use crate::command::{self, HASH_SLOTS};
 use crate::resp::{Reply, write_bulk};
 
 /// The longest text that Redis keeps in one piece with its object.
@@ -18,18 +18,16 @@ const SCAN_WHOLE_SLOT_MAX: usize = 512;
 impl Store {
     /// The answer of a read command, or the deadline that the log must pass first.
     pub fn read(&self, reading: Reading, argv: &[&[u8]]) -> Result<Reply, PastDeadline> {
-        let spec = match command::check(argv) {
-            Ok(spec) => spec,
-            Err(error) => return Ok(error),
-        };
-        let Handler::Read(parse) = spec.handler else {
-            return Ok(Reply::error(format!("ERR '{}' is not a read", spec.name)));
-        };
-        match parse(argv) {
+        match command::check(argv).and_then(|spec| command::parse(spec, argv)) {
+            Ok(Operation::Read(read)) => self.answer(reading, read),
+            Ok(_) => Ok(Reply::error(format!("ERR '{}' is not a read", command::shown(argv[0])))),
             Err(error) => Ok(error),
-            Ok(read) => View { store: self, now_ms: reading.clock_ms.max(self.time_ms) }
-                .read(read, reading.seed),
         }
+    }
+
+    /// The same for a command that has been parsed already.
+    pub fn answer(&self, reading: Reading, read: Read<'_>) -> Result<Reply, PastDeadline> {
+        View { store: self, now_ms: reading.clock_ms.max(self.time_ms) }.read(read, reading.seed)
     }
 
     /// `GET`, straight into the bytes of a RESP2 or RESP3 reply. False if there is no such key,
@@ -79,9 +77,6 @@ impl View<'_> {
             }
             Read::Encoding { key } => {
                 self.find(key)?.map_or(Reply::Null, |record| Reply::bulk(encoding(record)))
-            }
-            Read::ReferenceCount { key } => {
-                self.find(key)?.map_or(Reply::Null, |record| Reply::Integer(references(record)))
             }
             Read::TimeToLive { key, form } => Reply::Integer(self.time_to_live(key, form)?),
             Read::Keys { pattern } => self.keys(pattern)?,
@@ -165,14 +160,14 @@ impl View<'_> {
         let mut seen = 0;
         let mut cursor = scan.cursor;
         while seen < scan.count {
-            let (slot, position) = (cursor >> 39, cursor & ((1 << 39) - 1));
-            if slot >= u64::from(HASH_SLOTS) {
+            let keyspace = &self.store.keyspace;
+            let Some(slot) = keyspace.occupied_slots((cursor >> 39) as usize).next() else {
                 cursor = 0;
                 break;
-            }
-            let mut here: Vec<(u64, &Record)> = self
-                .store
-                .keyspace
+            };
+            let slot = slot as u64;
+            let position = if slot == cursor >> 39 { cursor & ((1 << 39) - 1) } else { 0 };
+            let mut here: Vec<(u64, &Record)> = keyspace
                 .slot(slot as usize)
                 .iter()
                 .map(|record| (KeyHash::of(record.key()).scan_position(), record))
@@ -190,7 +185,7 @@ impl View<'_> {
             seen += here.len();
             found.extend(here.into_iter().map(|(_, record)| record));
         }
-        if cursor >> 39 >= u64::from(HASH_SLOTS) {
+        if self.store.keyspace.occupied_slots((cursor >> 39) as usize).next().is_none() {
             cursor = 0;
         }
         let wanted = found.into_iter().filter(|record| {
@@ -214,12 +209,13 @@ impl View<'_> {
             mixed ^ (mixed >> 31)
         };
         // Tables have about the same size, so any full one will do; after some misses, the next.
-        let misses_max = 64;
-        let tries = (0..misses_max).map(|_| roll() % slots).collect::<Vec<_>>();
-        let start = roll() % slots;
-        let order = tries.into_iter().chain((0..slots).map(|step| (start + step) % slots));
-        for slot in order {
-            let table = self.store.keyspace.slot(slot as usize);
+        const MISSES_MAX: usize = 64;
+        let tries = std::array::from_fn::<_, MISSES_MAX, _>(|_| (roll() % slots) as usize);
+        let start = (roll() % slots) as usize;
+        let keyspace = &self.store.keyspace;
+        let next = keyspace.occupied_slots(start).chain(keyspace.occupied_slots(0));
+        for slot in tries.into_iter().chain(next) {
+            let table = keyspace.slot(slot);
             let live = || table.iter().filter(|record| self.lives(record));
             match live().count() {
                 0 => {}
@@ -252,11 +248,4 @@ fn encoding(record: &Record) -> &'static str {
         _ if value.len() <= EMBEDDED_BYTES_MAX => "embstr",
         _ => "raw",
     }
-}
-
-/// Redis shares small numbers, and says so with the largest count.
-fn references(record: &Record) -> i64 {
-    let shared = record.form() == Form::Natural
-        && parse_i64(record.value()).is_some_and(|value| (0..10_000).contains(&value));
-    if shared { i64::from(i32::MAX) } else { 1 }
 }
