@@ -6,10 +6,14 @@
 //! - [`exposition`]: a `prometheus::Registry` made from the table, and its text.
 //! - [`status`]: the `/status` page of one node, and whether that node is ready.
 //! - [`scrape`]: reads the pages of all nodes at one instant; [`reading`]: what came of it.
+//! - [`dashboards`]: what is shown, and the queries behind it; [`monitor`]: the files and command
+//!   lines of a Prometheus and a Grafana on the operator's machine.
 //! - [`verdict`]: healthy, degraded, unavailable or divergent; [`show`]: the same in words.
 
+pub mod dashboards;
 pub mod exposition;
 pub mod metrics;
+pub mod monitor;
 pub mod reading;
 pub mod scrape;
 pub mod show;

@@ -12,6 +12,7 @@ use std::collections::{HashMap, VecDeque};
 use bytes::Bytes;
 
 use crate::command::ConnectionState;
+use crate::metrics::{Code, Op};
 use crate::resp::Reply;
 
 /// Names one connection for as long as the process lives.
@@ -35,10 +36,20 @@ impl Held {
     }
 }
 
+/// A request that was taken in, and its reply once that is there.
 #[derive(Debug)]
-enum Pending {
-    Waiting,
-    Ready(Vec<u8>),
+struct Pending {
+    op: Op,
+    arrived_us: u64,
+    reply: Option<Vec<u8>>,
+}
+
+/// One answered request, for the metrics.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Finished {
+    pub op: Op,
+    pub code: Code,
+    pub took_us: u64,
 }
 
 #[derive(Debug)]
@@ -52,8 +63,12 @@ pub struct Session {
     pub writes_pending: u32,
     /// Requests taken that wait for a read round.
     pub reads_pending: u32,
+    /// The slot of the last write that was answered.
+    pub last_write_slot: u64,
     /// When the oldest held request is refused.
     pub held_until_us: u64,
+    /// Close once every request so far has its reply.
+    closes_when_idle: bool,
     held: VecDeque<Held>,
     held_bytes: usize,
     next: Sequence,
@@ -78,7 +93,9 @@ impl Session {
             closing: false,
             writes_pending: 0,
             reads_pending: 0,
+            last_write_slot: 0,
             held_until_us: 0,
+            closes_when_idle: false,
             held: VecDeque::new(),
             held_bytes: 0,
             next: Sequence(0),
@@ -89,40 +106,39 @@ impl Session {
     }
 
     /// The next request's place.
-    fn take_sequence(&mut self) -> Sequence {
+    fn take_sequence(&mut self, op: Op, arrived_us: u64) -> Sequence {
         let sequence = self.next;
         self.next.0 += 1;
-        self.pending.push_back(Pending::Waiting);
+        self.pending.push_back(Pending { op, arrived_us, reply: None });
         sequence
     }
 
     /// Puts a reply in its place, and all replies whose turn has come into `out`.
-    fn complete(&mut self, sequence: Sequence, reply: &Reply) {
+    fn complete(&mut self, sequence: Sequence, encode: impl FnOnce(&mut Vec<u8>)) -> (Op, u64) {
         let index = (sequence.0 - self.front.0) as usize;
-        let protocol = self.connection.protocol;
-        if index == 0 {
-            reply.encode(protocol, &mut self.out);
-            self.pending.pop_front();
-            self.front.0 += 1;
-        } else {
-            let place = &mut self.pending[index];
-            assert!(matches!(place, Pending::Waiting), "request {} answered twice", sequence.0);
-            *place = Pending::Ready(reply.to_bytes(protocol));
-            return;
+        let pending = &mut self.pending[index];
+        assert!(pending.reply.is_none(), "request {} answered twice", sequence.0);
+        let taken = (pending.op, pending.arrived_us);
+        if index > 0 {
+            let mut bytes = Vec::new();
+            encode(&mut bytes);
+            pending.reply = Some(bytes);
+            return taken;
         }
-        while let Some(Pending::Ready(bytes)) = self.pending.front() {
+        encode(&mut self.out);
+        self.pending.pop_front();
+        self.front.0 += 1;
+        while let Some(Pending { reply: Some(bytes), .. }) = self.pending.front() {
             self.out.extend_from_slice(bytes);
             self.pending.pop_front();
             self.front.0 += 1;
         }
+        self.closing |= self.closes_when_idle && self.pending.is_empty();
+        taken
     }
 
     pub fn has_held(&self) -> bool {
         !self.held.is_empty()
-    }
-
-    pub fn is_idle(&self) -> bool {
-        self.pending.is_empty()
     }
 
     /// May more be read from its socket?
@@ -131,6 +147,7 @@ impl Session {
             && self.held_bytes < HELD_BYTES_MAX
             && self.out.len() < OUT_BYTES_PAUSE
             && !self.closing
+            && !self.closes_when_idle
     }
 }
 
@@ -143,6 +160,9 @@ pub struct Clients {
     dirty: Vec<SessionId>,
     /// Sessions with held requests, in no particular order, each once.
     holding: Vec<SessionId>,
+    finished: Vec<Finished>,
+    /// The clock of the current turn.
+    now_us: u64,
 }
 
 impl Clients {
@@ -178,15 +198,47 @@ impl Clients {
         self.sessions.iter().map(|(id, session)| (*id, session))
     }
 
-    pub fn take_sequence(&mut self, id: SessionId) -> Option<Sequence> {
-        self.sessions.get_mut(&id).map(Session::take_sequence)
+    /// The time that answers are measured by; set at the beginning of each turn.
+    pub fn set_now(&mut self, now_us: u64) {
+        self.now_us = now_us;
+    }
+
+    pub fn take_sequence(&mut self, id: SessionId, op: Op, now_us: u64) -> Option<Sequence> {
+        self.sessions.get_mut(&id).map(|session| session.take_sequence(op, now_us))
     }
 
     pub fn complete(&mut self, id: SessionId, sequence: Sequence, reply: &Reply) {
         // The client may have gone away meanwhile.
         let Some(session) = self.sessions.get_mut(&id) else { return };
-        session.complete(sequence, reply);
+        let protocol = session.connection.protocol;
+        let (op, arrived_us) = session.complete(sequence, |out| reply.encode(protocol, out));
+        let took_us = self.now_us.saturating_sub(arrived_us);
+        self.finished.push(Finished { op, code: code_of(reply), took_us });
         self.touch(id);
+    }
+
+    /// Answers with bytes that are no reply of a command, and closes after them.
+    pub fn refuse_protocol(&mut self, id: SessionId, bytes: &[u8]) {
+        let Some(session) = self.sessions.get_mut(&id) else { return };
+        let sequence = session.take_sequence(Op::Invalid, self.now_us);
+        session.closes_when_idle = true;
+        session.complete(sequence, |out| out.extend_from_slice(bytes));
+        self.finished.push(Finished { op: Op::Invalid, code: Code::Error, took_us: 0 });
+        self.touch(id);
+    }
+
+    /// Closes the connection once it has all its replies.
+    pub fn close_after_replies(&mut self, id: SessionId) {
+        if let Some(session) = self.sessions.get_mut(&id) {
+            session.closes_when_idle = true;
+            session.closing |= session.pending.is_empty();
+        }
+        self.touch(id);
+    }
+
+    /// What was answered since the last call.
+    pub fn take_finished(&mut self) -> Vec<Finished> {
+        std::mem::take(&mut self.finished)
     }
 
     /// Notes that `id` has something to write.
@@ -265,5 +317,19 @@ impl Clients {
 
     pub fn has_holding(&self) -> bool {
         !self.holding.is_empty()
+    }
+}
+
+/// How an answer begins, as the metrics have it.
+fn code_of(reply: &Reply) -> Code {
+    match reply.error_code() {
+        None => Code::Ok,
+        Some("MOVED") => Code::Moved,
+        Some("CLUSTERDOWN") => Code::ClusterDown,
+        Some("TRYAGAIN") => Code::TryAgain,
+        Some("OOM") => Code::Oom,
+        Some("NOAUTH" | "WRONGPASS" | "NOPERM") => Code::NoAuth,
+        Some("WRONGTYPE") => Code::WrongType,
+        Some(_) => Code::Error,
     }
 }

@@ -24,9 +24,10 @@ use rand::{RngCore, SeedableRng, rngs::SmallRng};
 use crate::batch::{Batch, BatchBuilder};
 use crate::clients::{Clients, Held, Sequence, SessionId};
 use crate::clock::LogClock;
-use crate::command::{self, Class, Spec};
+use crate::command::{self, Spec};
+use crate::metrics::Op;
 use crate::resp::Reply;
-use crate::store::{Applying, Store};
+use crate::store::{Applying, Reading, Store};
 
 /// What a turn asks of the world.
 #[derive(Debug, Default)]
@@ -83,11 +84,12 @@ pub struct Counts {
     pub applied_commands: u64,
     pub reads_served: u64,
     pub batches_lost: u64,
+    pub batches_unknown: u64,
     pub held_refused: u64,
-    pub commit_us: Vec<u64>,
+    /// Microseconds from proposal to apply, and commands, of each own batch.
+    pub committed: Vec<(u64, u32)>,
 }
 
-#[derive(Debug)]
 pub struct Node {
     pub replica: Replica,
     pub store: Store,
@@ -113,6 +115,10 @@ pub struct Node {
     next_mark_us: u64,
     deposed_us: u64,
     position: Position,
+    /// The disk is full: writes that grow are refused.
+    full: bool,
+    /// The newest states that were hashed.
+    hashes: VecDeque<(Slot, u128)>,
 }
 
 /// A batch is closed at this size; what comes after waits for the next.
@@ -123,6 +129,9 @@ const SLOTS_BEFORE_WAITING: u64 = 4;
 /// A deposed leader's clients wait this long for the log's verdict before they are cut off.
 const VERDICT_US_MAX: u64 = 10_000_000;
 const MARK_INTERVAL_US: u64 = 10_000;
+/// Every node hashes its state after each multiple of this slot, and publishes the newest few.
+const HASH_EVERY_SLOTS: u64 = 64;
+const HASHES_MAX: usize = 64;
 
 impl Node {
     /// `output` is what recovery filled: the journal's chosen tail is applied here.
@@ -156,6 +165,8 @@ impl Node {
             next_mark_us: 0,
             deposed_us: 0,
             position: Position(0),
+            full: false,
+            hashes: VecDeque::new(),
         };
         let applicable = std::mem::take(&mut node.output.applicable);
         node.apply(now, applicable);
@@ -196,15 +207,16 @@ impl Node {
         }
     }
 
+    /// Whether the disk could take more now, and whether it is full.
+    pub fn set_can_accept(&mut self, can_accept: bool, full: bool) {
+        self.replica.set_can_accept(can_accept);
+        self.full = full;
+    }
+
     /// A data command of a client, checked at the door.
-    pub fn request(
-        &mut self,
-        now: Now,
-        session: SessionId,
-        spec: &'static Spec,
-        argv: &[&[u8]],
-    ) {
-        let Some(sequence) = self.clients.take_sequence(session) else { return };
+    pub fn request(&mut self, now: Now, session: SessionId, spec: &'static Spec, argv: &[&[u8]]) {
+        let op = if spec.is_write() { Op::Write } else { Op::Read };
+        let Some(sequence) = self.clients.take_sequence(session, op, now.mono_us) else { return };
         let waits_behind = self.clients.get(session).is_some_and(|session| session.has_held());
         if waits_behind || !self.take(now, session, sequence, spec, argv) {
             let argv = argv.iter().map(|argument| Bytes::copy_from_slice(argument)).collect();
@@ -214,8 +226,8 @@ impl Node {
     }
 
     /// A reply that waits for nothing but the replies before it.
-    pub fn answer(&mut self, session: SessionId, reply: &Reply) {
-        if let Some(sequence) = self.clients.take_sequence(session) {
+    pub fn answer(&mut self, now: Now, session: SessionId, op: Op, reply: &Reply) {
+        if let Some(sequence) = self.clients.take_sequence(session, op, now.mono_us) {
             self.clients.complete(session, sequence, reply);
         }
     }
@@ -237,8 +249,14 @@ impl Node {
         if self.clock.is_none() {
             return false;
         }
+        if self.full && spec.has_flag("denyoom") {
+            let reply =
+                Reply::error("OOM the disk of the leader is full, the command was not executed");
+            self.clients.complete(session, sequence, &reply);
+            return true;
+        }
         let Some(client) = self.clients.get_mut(session) else { return true };
-        let is_write = spec.class == Class::Write;
+        let is_write = spec.is_write();
         if !is_write && client.writes_pending == 0 {
             client.reads_pending += 1;
             let argv = argv.iter().map(|argument| Bytes::copy_from_slice(argument)).collect();
@@ -246,7 +264,8 @@ impl Node {
             return true;
         }
         // A write must not be seen by the reads before it, and the batch has its limits.
-        let full = self.open.len_bytes() >= BATCH_BYTES_MAX || self.open_items.len() >= BATCH_ITEMS_MAX;
+        let full =
+            self.open.len_bytes() >= BATCH_BYTES_MAX || self.open_items.len() >= BATCH_ITEMS_MAX;
         if client.reads_pending > 0 || full {
             return false;
         }
@@ -263,7 +282,7 @@ impl Node {
 
     /// The redirection to the leader, if another one is known and alive: nobody is sent to a leader
     /// that has not been heard lately (PITFALLS 39).
-    fn moved(&self, now: Now, spec: &Spec, argv: &[&[u8]]) -> Option<Reply> {
+    fn moved(&self, now: Now, spec: &'static Spec, argv: &[&[u8]]) -> Option<Reply> {
         let leader = self.replica.happy_with(now).filter(|leader| *leader != self.replica.id())?;
         let address = &self.configuration().members.get(&leader)?.client_address;
         let hash_slot = spec.keys(argv).next().map_or(0, command::hash_slot);
@@ -274,6 +293,7 @@ impl Node {
 
     /// Does all that can be done without waiting, and says what the world has to do.
     pub fn turn(&mut self, now: Now, effects: &mut Effects) {
+        self.clients.set_now(now.mono_us);
         // What a segment opened for this turn's records may start with: nothing newer than them.
         effects.checkpoint = self.replica.checkpoint();
         loop {
@@ -410,14 +430,34 @@ impl Node {
     /// Applies chosen slots in order; answers those whose batch was proposed here.
     fn apply(&mut self, now: Now, applicable: Vec<(Slot, Value)>) {
         for (slot, value) in applicable {
-            assert!(slot == self.first_unapplied, "slot {slot} is not the next to apply, {}", self.first_unapplied);
+            assert!(
+                slot == self.first_unapplied,
+                "slot {slot} is not the next to apply, {}",
+                self.first_unapplied
+            );
             self.first_unapplied = slot.next();
-            let Value::Batch { id, payload } = value else { continue };
+            self.apply_value(now, slot, value);
+            if slot.0 % HASH_EVERY_SLOTS == 0 {
+                self.hashes.push_back((slot, self.store.state_hash()));
+                if self.hashes.len() > HASHES_MAX {
+                    self.hashes.pop_front();
+                }
+            }
+        }
+    }
+
+    fn apply_value(&mut self, now: Now, slot: Slot, value: Value) {
+        if let Value::Batch { id, payload } = value {
             let in_flight = self.in_flight.remove(&id);
             if let Some(in_flight) = &in_flight {
-                self.counts.commit_us.push(now.mono_us.saturating_sub(in_flight.proposed_us));
+                let took_us = now.mono_us.saturating_sub(in_flight.proposed_us);
+                self.counts.committed.push((took_us, in_flight.items.len() as u32));
             }
-            self.apply_batch(slot, &payload, in_flight.map(|batch| batch.items).unwrap_or_default());
+            self.apply_batch(
+                slot,
+                &payload,
+                in_flight.map(|batch| batch.items).unwrap_or_default(),
+            );
         }
     }
 
@@ -428,20 +468,23 @@ impl Node {
         };
         let time_ms = batch.stamp_ms.max(self.store.time_ms());
         let applying = Applying { slot: slot.0, time_ms, seed: batch.seed };
-        self.store.advance(&applying);
+        self.store.mark_time(time_ms);
         let mut items = VecDeque::from(items);
         let mut argv = Vec::new();
         loop {
-            self.serve_reads_in_batch(time_ms, &mut items);
+            self.serve_reads_in_batch(applying, &mut items);
             let more = batch.next_command(&mut argv);
             match more {
                 Ok(true) => {}
                 Ok(false) => break,
                 Err(error) => panic!("slot {slot} cannot be applied: {error}"),
             }
-            let reply = self.store.apply(&applying, &argv);
+            let reply = self.store.apply(applying, &argv);
             self.counts.applied_commands += 1;
             if let Some(item) = items.pop_front() {
+                if let Some(client) = self.clients.get_mut(item.session) {
+                    client.last_write_slot = slot.0;
+                }
                 self.reply_to_item(&item, &reply);
             }
         }
@@ -449,12 +492,12 @@ impl Node {
     }
 
     /// The reads that stand at the front of a batch's requests.
-    fn serve_reads_in_batch(&mut self, time_ms: u64, items: &mut VecDeque<Item>) {
+    fn serve_reads_in_batch(&mut self, applying: Applying, items: &mut VecDeque<Item>) {
         while let Some(Item { kind: ItemKind::Read(argv), .. }) = items.front() {
             let argv: Vec<&[u8]> = argv.iter().map(|argument| &argument[..]).collect();
             let reply = self
                 .store
-                .read(time_ms, &argv)
+                .read(Reading { clock_ms: applying.time_ms, seed: applying.seed }, &argv)
                 .expect("at the log's own time nothing is past its deadline");
             self.counts.reads_served += 1;
             let item = items.pop_front().expect("it was just looked at");
@@ -473,9 +516,10 @@ impl Node {
     fn serve_reads(&mut self, now: Now, id: ReadId) {
         let waiting = self.reads_under_way.remove(&id).unwrap_or_default();
         let clock_ms = self.log_time_ms(now).unwrap_or_else(|| self.store.time_ms());
+        let reading = Reading { clock_ms, seed: self.random.next_u64() };
         for WaitingRead { session, sequence, argv } in waiting {
             let arguments: Vec<&[u8]> = argv.iter().map(|argument| &argument[..]).collect();
-            let result = self.store.read(clock_ms, &arguments);
+            let result = self.store.read(reading, &arguments);
             let Some(client) = self.clients.get_mut(session) else { continue };
             client.reads_pending -= 1;
             match result {
@@ -532,6 +576,7 @@ impl Node {
     /// are closed.
     fn cut_off(&mut self, id: BatchId) {
         let Some(in_flight) = self.in_flight.remove(&id) else { return };
+        self.counts.batches_unknown += 1;
         for item in in_flight.items {
             if let Some(client) = self.clients.get_mut(item.session) {
                 client.closing = true;
@@ -586,8 +631,12 @@ impl Node {
         self.retry_held(now);
         // A leader with work in flight is slow, not absent: its clients are asked to try again.
         let reply = match self.replica.leading() {
-            Some(_) => Reply::error("TRYAGAIN The cluster is overloaded, the command was not executed"),
-            None => Reply::error("CLUSTERDOWN The cluster has no leader, the command was not executed"),
+            Some(_) => {
+                Reply::error("TRYAGAIN The cluster is overloaded, the command was not executed")
+            }
+            None => {
+                Reply::error("CLUSTERDOWN The cluster has no leader, the command was not executed")
+            }
         };
         for session in self.clients.take_holding() {
             let Some(client) = self.clients.get(session) else { continue };
@@ -617,6 +666,11 @@ impl Node {
 
     pub fn first_unapplied(&self) -> Slot {
         self.first_unapplied
+    }
+
+    /// (slot, hash of the state behind it), newest last.
+    pub fn state_hashes(&self) -> impl Iterator<Item = (Slot, u128)> + '_ {
+        self.hashes.iter().copied()
     }
 
     /// Batches and reads that wait for the others.

@@ -113,7 +113,7 @@ impl Syncer {
     }
 
     /// Syncs what waits and ends the thread.
-    pub fn stop(mut self) {
+    pub fn finish(&mut self) {
         self.order(Order::Stop);
         if let Some(thread) = self.thread.take()
             && thread.join().is_err()
@@ -181,6 +181,10 @@ impl Worker {
 
     /// Appends what waits and syncs it. True when asked to stop.
     fn write(&mut self) -> Result<bool, Error> {
+        // From here on the age of what waits counts, also if it was handed over while the last sync
+        // was reported.
+        let now_us = clock::now().mono_us;
+        let _ = self.state.unsynced_since_us.compare_exchange(0, now_us, Relaxed, Relaxed);
         let mut position = None;
         let mut trim = None;
         let mut stop = false;
@@ -243,7 +247,9 @@ impl Worker {
             append.records.iter().map(|(label, bytes)| (*label, &bytes[..])).collect();
         let group = Group { records: &records, checkpoint: &append.checkpoint };
         match self.journal.append(group) {
-            Err(error) if error.is_full() && append.must_write => self.journal.append_reserved(group),
+            Err(error) if error.is_full() && append.must_write => {
+                self.journal.append_reserved(group)
+            }
             result => result,
         }
     }

@@ -28,7 +28,10 @@ use self::bytes::{Count, Input};
 pub use self::bytes::Out;
 pub use self::hello::{Hello, Lane, Refusal, RefusalCode};
 pub use self::message::kind_index;
-pub use self::record::{RECORD_VERSION, RECORD_VERSION_OLDEST, decode_record, encode_record};
+pub use self::record::{
+    RECORD_VERSION, RECORD_VERSION_OLDEST, decode_record, decode_records, encode_record,
+    encode_records,
+};
 
 /// Version of the frames that this release writes.
 pub const WIRE_VERSION: u8 = 1;

@@ -2,7 +2,7 @@
 
 use crate::disk::{Disk, DiskFile};
 use crate::error::Error;
-use crate::frame::{self, GROUP_HEADER_BYTES, Kind, group_bytes};
+use crate::frame::{self, GROUP_HEADER_BYTES, Kind, TRIM_BODY_BYTES, group_bytes};
 use crate::pool::{Pool, Purpose, is_full};
 use crate::segment::{FileKind, SEGMENT_HEADER_BYTES, SegmentHeader, file_name, segment_name};
 
@@ -20,6 +20,11 @@ pub(crate) struct Active {
     pub(crate) data_end: u64,
     pub(crate) max_label: u64,
 }
+
+/// What records leave free at the end of a segment: for a trim, a seal before and one after it,
+/// and the note that the next segment is there. On a full disk, with no file to roll into, that
+/// trim is the way out.
+const TAIL_ROOM_BYTES: u64 = 3 * GROUP_HEADER_BYTES + GROUP_HEADER_BYTES + TRIM_BODY_BYTES;
 
 /// What a new segment needs to know.
 pub(crate) struct Birth<'a> {
@@ -41,7 +46,7 @@ impl Active {
         purpose: Purpose,
     ) -> Result<Active, Error> {
         let checkpoint_end = SEGMENT_HEADER_BYTES + group_bytes(birth.checkpoint.len() as u64);
-        let needed_bytes = checkpoint_end + birth.room + GROUP_HEADER_BYTES;
+        let needed_bytes = checkpoint_end + birth.room + TAIL_ROOM_BYTES;
         let (id, file_bytes) = pool.take(needed_bytes, purpose)?;
         let header = SegmentHeader {
             number: birth.number,
@@ -92,8 +97,13 @@ impl Active {
         self.written + self.buffer.len() as u64
     }
 
-    /// Whether a group of this size fits, and a seal after it.
-    pub(crate) fn has_room(&self, bytes: u64) -> bool {
+    /// Whether a group of records of this size fits.
+    pub(crate) fn has_room_for_records(&self, bytes: u64) -> bool {
+        self.end() + bytes + TAIL_ROOM_BYTES <= self.header.file_bytes
+    }
+
+    /// Whether a seal or trim of this size fits, and the note that there is a next segment.
+    pub(crate) fn has_room_for_note(&self, bytes: u64) -> bool {
         self.end() + bytes + GROUP_HEADER_BYTES <= self.header.file_bytes
     }
 
@@ -113,5 +123,12 @@ impl Active {
         if kind != Kind::Seal {
             self.data_end = self.end();
         }
+    }
+
+    /// Writes at the end, behind all that counts, that the next segment is there and will be.
+    pub(crate) fn note_successor(&mut self) -> std::io::Result<()> {
+        self.frame_plain(Kind::Followed, &[]);
+        self.file.write_at(self.written, &self.buffer)?;
+        self.file.sync_data()
     }
 }

@@ -100,15 +100,25 @@ impl RealDisk {
     /// As [`RealDisk::open`], making the directory (for its owner only) if it is not there.
     pub fn create(directory: impl Into<PathBuf>) -> Result<RealDisk, Error> {
         let directory = directory.into();
-        let fail = |source| Error::io("make the directory", directory.clone(), source);
-        if !directory.exists() {
-            fs::DirBuilder::new().recursive(true).mode(0o700).create(&directory).map_err(fail)?;
-            let parent = directory.parent().filter(|parent| *parent != Path::new(""));
-            let parent = File::open(parent.unwrap_or(Path::new("."))).map_err(fail)?;
-            parent.sync_all().map_err(fail)?;
-        }
+        make_directory(&directory)
+            .map_err(|source| Error::io("make the directory", directory.clone(), source))?;
         RealDisk::open(directory)
     }
+}
+
+/// Makes a directory and those above it, each durable in the one that holds it.
+fn make_directory(directory: &Path) -> io::Result<()> {
+    if directory.is_dir() {
+        return Ok(());
+    }
+    let parent = directory.parent().filter(|parent| *parent != Path::new(""));
+    let parent = parent.unwrap_or(Path::new("."));
+    make_directory(parent)?;
+    match fs::DirBuilder::new().mode(0o700).create(directory) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(error),
+        _ => {}
+    }
+    File::open(parent)?.sync_all()
 }
 
 /// Takes the lock file for this process and writes our pid into it, for the next one to name.

@@ -17,6 +17,8 @@
 
 pub(crate) const GROUP_HEADER_BYTES: u64 = 48;
 pub(crate) const ALIGNMENT: u64 = 8;
+/// The body of [`Kind::Trim`].
+pub(crate) const TRIM_BODY_BYTES: u64 = 8;
 /// A record's label and length, in front of its bytes.
 const RECORD_HEADER_BYTES: u64 = 12;
 const MAGIC: u32 = u32::from_le_bytes(*b"GRP1");
@@ -34,10 +36,13 @@ pub(crate) enum Kind {
     Seal,
     /// The number of the oldest segment that is still needed.
     Trim,
+    /// Nothing: it says that the next segment is there, so that its loss is noticed.
+    Followed,
 }
 
 impl Kind {
-    const ALL: [Kind; 4] = [Kind::Records, Kind::Checkpoint, Kind::Seal, Kind::Trim];
+    const ALL: [Kind; 5] =
+        [Kind::Records, Kind::Checkpoint, Kind::Seal, Kind::Trim, Kind::Followed];
 
     fn code(self) -> u8 {
         match self {
@@ -45,6 +50,7 @@ impl Kind {
             Kind::Checkpoint => 2,
             Kind::Seal => 3,
             Kind::Trim => 4,
+            Kind::Followed => 5,
         }
     }
 }

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use crate::active::{Active, Birth};
 use crate::disk::Disk;
 use crate::error::Error;
-use crate::frame::{Kind, group_bytes, records_body_bytes};
+use crate::frame::{GROUP_HEADER_BYTES, Kind, TRIM_BODY_BYTES, group_bytes, records_body_bytes};
 use crate::pool::{Pool, Progress, Purpose, is_full};
 use crate::recovery::{self, Entry, Recovery, Refusal};
 use crate::segment::{FileKind, SEGMENT_HEADER_BYTES, file_kind, segment_name};
@@ -199,7 +199,8 @@ impl Journal {
     pub fn seal(&mut self) -> Result<bool, Error> {
         self.guarded(|journal| {
             journal.sync_active()?;
-            if journal.active.claimed >= journal.active.data_end || !journal.active.has_room(0) {
+            let active = &journal.active;
+            if active.claimed >= active.data_end || !active.has_room_for_note(GROUP_HEADER_BYTES) {
                 return Ok(false);
             }
             journal.active.frame_plain(Kind::Seal, &[]);
@@ -284,7 +285,7 @@ impl Journal {
         if largest > limit {
             return Err(Error::TooLarge { bytes: largest, limit });
         }
-        if !self.active.has_room(bytes) {
+        if !self.active.has_room_for_records(bytes) {
             self.roll(group.checkpoint, bytes, purpose)?;
         }
         self.active.frame_records(group.records);
@@ -318,7 +319,13 @@ impl Journal {
         let next = Active::begin(&*self.disk, &mut self.pool, &birth, purpose)?;
         self.written_bytes += next.written;
         self.syncs += 1;
-        let old = std::mem::replace(&mut self.active, next);
+        let mut old = std::mem::replace(&mut self.active, next);
+        let followed = old.note_successor();
+        let (followed, name) = (followed.map(|()| 1), segment_name(old.header.number));
+        self.syncs += match followed {
+            Err(error) if is_full(&error) => 0,
+            synced => synced.map_err(|source| Error::io("sync", self.disk.path(&name), source))?,
+        };
         self.closed.push_back(Closed {
             number: old.header.number,
             file_bytes: old.header.file_bytes,
@@ -372,8 +379,9 @@ impl Journal {
     fn trim_below(&mut self, below_label: u64) -> Result<u64, Error> {
         let is_needed = |closed: &Closed| closed.max_label >= below_label;
         let count = self.closed.iter().position(is_needed).unwrap_or(self.closed.len());
-        // Without room for the note, the next trim does it: by then a new segment has begun.
-        if count == 0 || !self.active.has_room(group_bytes(8)) {
+        // Every trim with something to do makes files to roll into; so when there is no room for a
+        // second note, a new segment will begin, and the next trim does it.
+        if count == 0 || !self.active.has_room_for_note(group_bytes(TRIM_BODY_BYTES)) {
             return Ok(0);
         }
         let first = self.closed.get(count).map_or(self.active.header.number, |next| next.number);

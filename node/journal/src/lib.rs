@@ -47,3 +47,9 @@ pub use error::Error;
 pub use faulty_disk::FaultyDisk;
 pub use journal::{Group, Journal, Options, Stats};
 pub use recovery::{Cut, Entry, Recovery, Refusal, read};
+
+/// The journal lives on its caller's sync thread.
+const _: fn() = || {
+    fn may_move_to_a_thread<T: Send>() {}
+    may_move_to_a_thread::<Journal>();
+};

@@ -8,7 +8,8 @@
 //! * The newest segment's header and checkpoint were synced before it got its name.
 //! * Every group names the offset up to which the disk held everything when it was framed. A bad
 //!   group below any such offset, wherever a group that says so is found behind it, is corruption.
-//! * Every segment from the first needed one to the newest must be there.
+//! * Every segment from the first needed one to the newest must be there; and a segment that says
+//!   that it is followed is not the newest.
 //!
 //! Else the journal ends before the first bad group. What stands behind, from the same unfinished
 //! writes, must never come back to life: the headers found there are wiped. And as a sync that
@@ -110,7 +111,7 @@ pub(crate) fn survey(
     };
 
     let mut reader = SegmentReader::open(disk, newest)?;
-    let tail = find_tail(&mut reader)?;
+    let tail = find_tail(disk, &mut reader)?;
     let mut survey = Survey {
         segments: Vec::new(),
         claimed: tail.claimed,
@@ -169,7 +170,7 @@ impl Survey {
             let body = reader.body(offset, &group)?;
             let refused = |source| Error::Refused { file: path.clone(), offset, source };
             match group.kind {
-                Kind::Seal | Kind::Trim => {}
+                Kind::Seal | Kind::Trim | Kind::Followed => {}
                 Kind::Checkpoint => {
                     visit(Entry::Checkpoint(body)).map_err(refused)?;
                     self.recovery.bytes += body.len() as u64;
@@ -243,7 +244,7 @@ struct Tail {
 }
 
 /// Finds where the newest segment ends, or that it is corrupt.
-fn find_tail(reader: &mut SegmentReader) -> Result<Tail, Error> {
+fn find_tail(disk: &dyn Disk, reader: &mut SegmentReader) -> Result<Tail, Error> {
     let header = reader.header;
     let mut tail = Tail {
         end: SEGMENT_HEADER_BYTES,
@@ -256,6 +257,10 @@ fn find_tail(reader: &mut SegmentReader) -> Result<Tail, Error> {
         let opens = tail.end == SEGMENT_HEADER_BYTES;
         if opens != (group.kind == Kind::Checkpoint) {
             return Err(reader.corrupt(tail.end, "a group that does not belong there"));
+        }
+        if group.kind == Kind::Followed {
+            let file = disk.path(&segment_name(header.number + 1));
+            return Err(Error::Missing { file, by: segment_name(header.number) });
         }
         if group.kind == Kind::Trim {
             let body = reader.body(tail.end, &group)?;

@@ -262,6 +262,17 @@ impl Acceptor {
         self.entries.get(&slot).is_some_and(|entry| entry.accepted == Accepted::Chosen)
     }
 
+    /// Slots from `first_unchosen` on that are not known chosen, below the last one that is.
+    pub(crate) fn hole_count(&self, first_unchosen: Slot) -> u64 {
+        let chosen =
+            |(slot, entry): (&Slot, &Entry)| (entry.accepted == Accepted::Chosen).then_some(*slot);
+        let Some(last) = self.entries.range(first_unchosen..).rev().find_map(chosen) else {
+            return 0;
+        };
+        let known = self.entries.range(first_unchosen..=last).filter_map(chosen).count() as u64;
+        last.0 + 1 - first_unchosen.0 - known
+    }
+
     /// Drops all entries below `first_kept`.
     pub(crate) fn trim(&mut self, first_kept: Slot) {
         if first_kept > self.first_kept {

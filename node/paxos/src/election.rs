@@ -258,6 +258,10 @@ impl Election {
         content.then_some(followed.node)
     }
 
+    pub(crate) fn leader_silence_us(&self, now_us: u64) -> u64 {
+        self.followed.map_or(0, |followed| now_us.saturating_sub(followed.heard_us))
+    }
+
     /// The leader of the newest ballot heard of, content with it or not.
     pub(crate) fn followed(&self) -> Option<(NodeId, Ballot)> {
         self.followed.map(|followed| (followed.node, followed.ballot))

@@ -394,6 +394,19 @@ impl Replica {
         }
     }
 
+    /// How long ago the leader was last heard; 0 on the leader itself.
+    pub fn leader_silence_us(&self, now: Now) -> u64 {
+        match self.leading() {
+            Some(_) => 0,
+            None => self.election.leader_silence_us(now.mono_us),
+        }
+    }
+
+    /// Slots not known chosen that lie below one that is.
+    pub fn hole_count(&self) -> u64 {
+        self.acceptor.hole_count(self.learner.first_unchosen)
+    }
+
     /// Every slot below is known chosen here.
     pub fn first_unchosen(&self) -> Slot {
         self.learner.first_unchosen

@@ -1,7 +1,7 @@
 //! Bytes of [`paxos::Record`], as the journal keeps them: version, group, kind, fields. The
 //! journal adds length and checksum.
 
-use bytes::Bytes;
+use bytes::{Buf, BufMut, Bytes, BytesMut};
 use paxos::{Record, Slot};
 
 use super::bytes::{Input, Out};
@@ -85,4 +85,32 @@ pub fn decode_record(bytes: Bytes) -> Result<Record, WireError> {
     };
     input.end()?;
     Ok(record)
+}
+
+/// Several records in one piece: what a journal segment opens with.
+pub fn encode_records(records: &[Record]) -> Bytes {
+    let mut out = BytesMut::new();
+    for record in records {
+        let mut bytes = BytesMut::new();
+        encode_record(record, &mut bytes);
+        out.put_u32_le(u32::try_from(bytes.len()).expect("a record is smaller than 4 GiB"));
+        out.put_slice(&bytes);
+    }
+    out.freeze()
+}
+
+pub fn decode_records(mut bytes: Bytes) -> Result<Vec<Record>, WireError> {
+    let mut records = Vec::new();
+    while !bytes.is_empty() {
+        let what = "record of a checkpoint";
+        let length = bytes
+            .try_get_u32_le()
+            .map_err(|_| WireError::Truncated { what, missing: 4 - bytes.len().min(4) })?
+            as usize;
+        if length > bytes.len() {
+            return Err(WireError::Truncated { what, missing: length - bytes.len() });
+        }
+        records.push(decode_record(bytes.split_to(length))?);
+    }
+    Ok(records)
 }

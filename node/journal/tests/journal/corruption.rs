@@ -202,6 +202,11 @@ fn a_missing_segment_and_a_foreign_one_are_refused() {
     assert!(message.contains(closed) && message.contains("is missing"), "{message}");
     assert!(message.contains(active), "{message}");
 
+    let lost = disk.fork();
+    lost.remove(active).unwrap();
+    let message = refusal(&lost, "without its newest segment").to_string();
+    assert!(message.contains(active) && message.contains("is missing"), "{message}");
+
     let swapped = disk.fork();
     swapped.remove(active).unwrap();
     swapped.rename(closed, active).unwrap();

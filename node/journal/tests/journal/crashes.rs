@@ -1,7 +1,7 @@
 //! Crashes between any two operations on the disk, and syncs that fail. PITFALLS 1, 2, 5, 7.
 
 use journal::faulty_disk::{FailedSync, Kept, Unsynced};
-use journal::{Error, FaultyDisk, Journal};
+use journal::{Entry, Error, FaultyDisk, Group, Journal};
 
 use crate::support::{SMALL, append, checkpoint, create, open, shared};
 
@@ -231,6 +231,36 @@ fn a_crash_between_append_and_sync() {
         after.crash_keeping_nothing();
         assert_eq!(open(&after).unwrap().1.next_id(), id + 1, "lost after its sync");
     }
+}
+
+// PITFALLS 7: only a prefix goes, whatever the order of labels, and only with the checkpoint of a
+// newer segment in place.
+#[test]
+fn trimming_stops_at_the_first_segment_that_is_needed() {
+    let disk = FaultyDisk::new(1);
+    let mut journal = create(&disk);
+    let labels = [500, 5, 7, 400, 6, 0];
+    for label in labels {
+        // One segment each.
+        let bytes = [1; 9_000];
+        let group = Group { records: &[(label, &bytes)], checkpoint: &checkpoint(1) };
+        journal.append(group).unwrap();
+    }
+    assert_eq!(journal.stats().segments, 6);
+    assert_eq!(journal.trim(0).unwrap(), 0);
+    assert_eq!(journal.trim(500).unwrap(), 0, "500 itself is needed");
+    assert_eq!(journal.trim(400).unwrap(), 0);
+    assert_eq!(journal.trim(501).unwrap(), 5, "all but the active one");
+    assert_eq!(journal.trim(u64::MAX).unwrap(), 0, "the active one went");
+    drop(journal);
+    disk.crash_keeping_nothing();
+    let mut seen = Vec::new();
+    Journal::open(shared(&disk), SMALL, &mut |entry| {
+        seen.push(matches!(entry, Entry::Record { label: 0, .. }));
+        Ok(())
+    })
+    .unwrap();
+    assert_eq!(seen, [false, true], "a checkpoint and the last record");
 }
 
 #[test]

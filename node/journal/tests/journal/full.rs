@@ -147,6 +147,39 @@ fn the_reserve_lets_promises_pass_and_trimming_brings_the_space_back() {
     assert!(!full);
 }
 
+// The last way out of a full disk must not need space: a trim that finds the segment full to the
+// brim, the reserve used up, and nothing to roll into.
+#[test]
+fn a_trim_works_when_nothing_else_does() {
+    for last_bytes in 0..200 {
+        let disk = FaultyDisk::new(7);
+        let mut journal = create(&disk);
+        while journal.prepare(1 << 20).unwrap() {}
+        disk.set_capacity(Some(disk.used_bytes()));
+        let mut id = 1;
+        // Towards the end in smaller and smaller groups.
+        for bytes in [1_000, last_bytes, 0] {
+            while append_by(Journal::append_reserved, &mut journal, id, 1, bytes).is_ok() {
+                id += 1;
+            }
+        }
+        journal.seal().unwrap();
+        assert_eq!((journal.stats().spares, journal.can_grow()), (0, false));
+        drop(journal);
+        disk.kill();
+        let (mut journal, replayed, _) = open(&disk).unwrap();
+        assert_eq!(replayed.next_id(), id);
+        journal.seal().unwrap();
+        assert!(journal.trim(replayed.checkpoints[2]).unwrap() > 0, "wedged, {last_bytes}");
+        journal.seal().unwrap();
+        append(&mut journal, id, 1, 10).unwrap();
+        journal.sync().unwrap();
+        drop(journal);
+        disk.crash_keeping_nothing();
+        assert_eq!(open(&disk).unwrap().1.next_id(), id + 1);
+    }
+}
+
 #[test]
 fn the_reserve_makes_room_for_a_snapshot() {
     let options = Options { reserve_bytes: 3 * SMALL.segment_bytes, ..SMALL };

@@ -1,0 +1,352 @@
+//! From a configuration to a running node: identity, journal, snapshot, recovery, ports. Whatever
+//! is wrong is found before the first port opens, and nothing is deleted.
+
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use anyhow::{Context, Result, anyhow, bail};
+use bytes::Bytes;
+use config::{ClientSecurity, Election, Members, NodeConfig, UserRole};
+use journal::{Entry, Error as JournalError, Journal, Options, RealDisk};
+use paxos::{
+    Configuration, ElectionStrategy, Limits, Member, NodeId, Output, Record, Recovered, Replica,
+    Role, Settings, Slot, Timing,
+};
+use tokio::net::TcpListener;
+use tokio::sync::{Notify, mpsc};
+
+use crate::admin;
+use crate::clock;
+use crate::command::{self, User};
+use crate::http::{self, Http, HttpSettings};
+use crate::identity::{self, Identity, Process};
+use crate::metrics::Metrics;
+use crate::node::Node;
+use crate::peers::{self, LinkSettings, Links};
+use crate::published::Published;
+use crate::session;
+use crate::shell::{self, Core, Ended, Shell};
+use crate::snapshot::{self, Snapshots};
+use crate::store::Store;
+use crate::syncer::Syncer;
+use crate::trace::SetFilter;
+use crate::wire;
+
+const JOURNAL_DIR: &str = "journal";
+const SNAPSHOT_DIR: &str = "snapshots";
+/// The initial configuration as this node first saw it.
+const MEMBERS_COPY: &str = "members.toml";
+
+/// Makes identity, key and an empty journal in the data directory, once per node.
+pub fn format(config: &NodeConfig) -> Result<identity::Public> {
+    let public = identity::format(config)?;
+    create_journal(config)?;
+    Ok(public)
+}
+
+fn create_journal(config: &NodeConfig) -> Result<Journal> {
+    let disk = RealDisk::create(config.data_dir.join(JOURNAL_DIR))?;
+    Ok(Journal::create(Arc::new(disk), journal_options(config), &[])?)
+}
+
+fn journal_options(config: &NodeConfig) -> Options {
+    let segment_bytes = config.behaviour.segment_bytes.next_multiple_of(4096);
+    Options { segment_bytes, reserve_bytes: segment_bytes, ..Options::default() }
+}
+
+/// Everything that a node needs before its ports open.
+struct Recovery {
+    journal: Journal,
+    node: Node,
+    snapshots: Vec<(Slot, u64)>,
+}
+
+/// Runs the node until it is told to stop or its disk fails.
+pub async fn run(config: NodeConfig, config_path: &Path, set_filter: SetFilter) -> Result<()> {
+    refuse_open_doors(&config)?;
+    let identity = identity::load(&config)?;
+    let members = members(&config, config_path)?;
+    let disk = RealDisk::open(config.data_dir.join(JOURNAL_DIR));
+    let disk = disk.context("open the journal's folder (was this node formatted?)")?;
+    let process = identity::begin_process(&config.data_dir)?;
+    let Recovery { journal, node, snapshots } =
+        recover(&config, &identity, process, members, disk)?;
+
+    let metrics = Arc::new(Metrics::new(crate::VERSION, crate::GIT_SHA));
+    let published = Arc::new(Published::new(Arc::clone(&metrics)));
+    let wake = Arc::new(Notify::new());
+    let observe = {
+        let metrics = Arc::clone(&metrics);
+        move |took| metrics.observe_sync(took)
+    };
+    let syncer = Syncer::start(journal, Arc::clone(&wake), observe)?;
+    let dir = config.data_dir.join(SNAPSHOT_DIR);
+    let every_bytes = config.behaviour.snapshot_every_bytes;
+    let snapshots =
+        Snapshots::start(&dir, every_bytes, snapshots, Arc::clone(&metrics), Arc::clone(&wake))?;
+    let listener = TcpListener::bind(config.listen.client)
+        .await
+        .with_context(|| format!("listen for clients on {}", config.listen.client))?;
+    let link_settings = LinkSettings {
+        listen: config.listen.peer,
+        security: config.security.peers,
+        limits: peers::Limits::default(),
+    };
+    let (links, link_events) =
+        Links::start(&identity, process, node.configuration(), link_settings)?;
+    let scrape_from = config.security.scrape_from.iter().map(|network| network.parse());
+    let http_settings = HttpSettings {
+        listen: config.listen.http,
+        scrape_from: scrape_from.collect::<Result<_, _>>()?,
+        limits: http::Limits::default(),
+        ready_within: Default::default(),
+    };
+    let _http = Http::start(http_settings, Arc::clone(&published))
+        .with_context(|| format!("serve pages on {}", config.listen.http))?;
+    let (admin_requests, admin) = mpsc::channel(16);
+    let _admin = admin::serve(&config.data_dir, admin_requests)?;
+
+    let (client, peer, http) = (config.listen.client, config.listen.peer, config.listen.http);
+    tracing::info!(name = config.name, id = config.id, %client, %peer, %http, "node started");
+    let users = users(&config)?;
+    let core = Core::new(
+        node, links, syncer, snapshots, metrics, published, config, identity, users, set_filter,
+    );
+    let shell = Rc::new(Shell::new(core));
+    tokio::task::spawn_local(session::accept(Rc::clone(&shell), listener));
+    let stop = Rc::new(Notify::new());
+    stop_on_signals(Rc::clone(&stop))?;
+    let ended = shell::run(Rc::clone(&shell), link_events, admin, wake, stop).await;
+    match ended {
+        Ended::Asked => {
+            shell::finish(&shell);
+            tracing::info!("node stopped");
+            Ok(())
+        }
+        Ended::Disk(failure) => {
+            Err(anyhow!(failure)
+                .context("the journal failed, and what the disk holds is not known"))
+        }
+    }
+}
+
+/// A node without users listens on loopback only, unless it is told to be open (DESIGN §7).
+fn refuse_open_doors(config: &NodeConfig) -> Result<()> {
+    let beyond_loopback = !config.listen.client.ip().is_loopback();
+    let open = config.security.clients == ClientSecurity::Open;
+    if beyond_loopback && !open && config.users.is_empty() {
+        bail!(
+            "no users are configured, and {} is not loopback: add one with `paxosctl user add`, or \
+             write clients = \"open\" under [security]",
+            config.listen.client
+        );
+    }
+    Ok(())
+}
+
+/// The initial configuration. The file beside `node.toml` counts at the first start; the copy in the
+/// data directory ever after, so that a changed file cannot change who votes.
+fn members(config: &NodeConfig, config_path: &Path) -> Result<Configuration> {
+    let copy = config.data_dir.join(MEMBERS_COPY);
+    let path = config_path.with_file_name("members.toml");
+    if copy.exists() {
+        let members = Members::load(&copy).map_err(|problems| anyhow!("{problems}"))?;
+        if Members::load(&path).is_ok_and(|rendered| rendered != members) {
+            tracing::warn!(
+                file = %path.display(),
+                "differs from the configuration that this node started with, which rules"
+            );
+        }
+        return configuration(&members);
+    }
+    let members = Members::load(&path).map_err(|problems| anyhow!("{problems}"))?;
+    if !members.cluster_uuid.eq_ignore_ascii_case(&config.cluster_uuid) {
+        bail!(
+            "{} is of cluster {}, node.toml of {}",
+            path.display(),
+            members.cluster_uuid,
+            config.cluster_uuid
+        );
+    }
+    let configuration = configuration(&members)?;
+    write_durably(&copy, &members.to_toml())
+        .with_context(|| format!("write {}", copy.display()))?;
+    Ok(configuration)
+}
+
+fn write_durably(path: &Path, text: &str) -> std::io::Result<()> {
+    use std::io::Write;
+    let part = PathBuf::from(format!("{}.part", path.display()));
+    let mut file = std::fs::File::create(&part)?;
+    file.write_all(text.as_bytes())?;
+    file.sync_all()?;
+    std::fs::rename(&part, path)?;
+    let dir = path.parent().unwrap_or(Path::new("."));
+    std::fs::File::open(dir)?.sync_all()
+}
+
+fn configuration(members: &Members) -> Result<Configuration> {
+    let mut configuration = Configuration { store_version: 1, ..Default::default() };
+    for member in &members.members {
+        let incarnation = u64::from_str_radix(&member.incarnation, 16)
+            .with_context(|| format!("incarnation of member {}", member.id))?;
+        let value = Member {
+            name: member.name.clone(),
+            role: match member.role {
+                config::Role::Voter => Role::Voter,
+                config::Role::Learner => Role::Learner,
+            },
+            incarnation,
+            public_key: hex_bytes(&member.public_key)
+                .with_context(|| format!("public_key of member {}", member.id))?,
+            peer_address: member.peer.clone(),
+            client_address: member.client.clone(),
+            http_address: member.http.clone(),
+        };
+        configuration.members.insert(NodeId(member.id), value);
+    }
+    Ok(configuration)
+}
+
+fn hex_bytes(text: &str) -> Result<Vec<u8>> {
+    if text.len() % 2 != 0 || !text.is_ascii() {
+        bail!("`{text}` is not hex");
+    }
+    let digits = (0..text.len()).step_by(2);
+    Ok(digits.map(|at| u8::from_str_radix(&text[at..at + 2], 16)).collect::<Result<_, _>>()?)
+}
+
+fn users(config: &NodeConfig) -> Result<Vec<User>> {
+    let users = config.users.iter().map(|user| {
+        let digests = user.password_sha256.iter().map(|digest| {
+            let bytes = hex_bytes(digest)?;
+            let length = bytes.len();
+            bytes.try_into().map_err(|_| anyhow!("a digest of {length} bytes, not 32"))
+        });
+        Ok(User {
+            name: user.name.clone(),
+            role: match user.role {
+                UserRole::Ro => command::Role::ReadOnly,
+                UserRole::Rw => command::Role::ReadWrite,
+            },
+            password_sha256: digests
+                .collect::<Result<_>>()
+                .with_context(|| format!("password_sha256 of user {}", user.name))?,
+        })
+    });
+    users.collect()
+}
+
+/// Newest good snapshot, then the journal's tail.
+fn recover(
+    config: &NodeConfig,
+    identity: &Identity,
+    process: Process,
+    initial: Configuration,
+    disk: RealDisk,
+) -> Result<Recovery> {
+    let started = std::time::Instant::now();
+    let (loaded, found) = snapshot::load_newest(&config.data_dir.join(SNAPSHOT_DIR))?;
+    let mut records: Vec<Record> = Vec::new();
+    let disk = Arc::new(disk);
+    let options = journal_options(config);
+    let opened = Journal::open(disk.clone(), options, &mut |entry| {
+        match entry {
+            Entry::Checkpoint(bytes) => {
+                records.extend(wire::decode_records(Bytes::copy_from_slice(bytes))?);
+            }
+            Entry::Record { bytes, .. } => {
+                records.push(wire::decode_record(Bytes::copy_from_slice(bytes))?);
+            }
+        }
+        Ok(())
+    });
+    let (journal, recovery) = match opened {
+        Ok(opened) => opened,
+        // `format` was cut short before it made the journal. No process has run here, so nothing
+        // was ever promised; later, a missing journal is a lost disk.
+        Err(JournalError::NotCreated { .. }) if process.starts == 1 => {
+            (Journal::create(disk, options, &[])?, Default::default())
+        }
+        Err(error @ (JournalError::Corrupt { .. } | JournalError::Missing { .. })) => {
+            return Err(anyhow!(error).context(format!(
+                "the journal of {} lost what it had promised to keep. Nothing was changed. Rebuild \
+                 this node from its peers under a new id: paxosctl member replace {}",
+                config.name, config.name
+            )));
+        }
+        Err(error) => return Err(error).context("open the journal"),
+    };
+    if let Some(cut) = &recovery.cut {
+        tracing::info!(file = %cut.file.display(), offset = cut.offset, "an unfinished group was cut");
+    }
+    let (snapshot_below, configuration, store) = match loaded {
+        Some(loaded) => (loaded.below, loaded.configuration, loaded.store),
+        None => (Slot::FIRST, initial, Store::new()),
+    };
+    let now = clock::now();
+    let mut output = Output::default();
+    let settings = settings(config, identity, process);
+    let recovered = Recovered { snapshot_below, records };
+    let replica = Replica::recover(settings, configuration, recovered, now, &mut output);
+    let seed = process.nonce ^ now.mono_us;
+    let node =
+        Node::new(replica, store, config.behaviour.clone(), seed, snapshot_below, output, now);
+    tracing::info!(
+        snapshot_below = %snapshot_below,
+        groups = recovery.groups,
+        records = recovery.records,
+        bytes = recovery.bytes,
+        first_unchosen = %node.replica.first_unchosen(),
+        promised = %node.replica.promised(),
+        keys = node.store.len(),
+        ms = started.elapsed().as_millis() as u64,
+        "recovered"
+    );
+    Ok(Recovery { journal, node, snapshots: found })
+}
+
+fn settings(config: &NodeConfig, identity: &Identity, process: Process) -> Settings {
+    let behaviour = &config.behaviour;
+    Settings {
+        id: identity.id,
+        incarnation: process.nonce,
+        seed: process.nonce.rotate_left(17),
+        election: match behaviour.election {
+            Election::Ballot => ElectionStrategy::Ballot,
+            Election::HighestId => ElectionStrategy::HighestId,
+        },
+        timing: Timing {
+            heartbeat_us: behaviour.heartbeat_ms * 1_000,
+            silence_us: behaviour.silence_ms * 1_000,
+            silence_jitter_us: behaviour.silence_jitter_ms * 1_000,
+            takeover_rank_us: behaviour.takeover_rank_ms * 1_000,
+            phase1_us: behaviour.phase1_ms * 1_000,
+            phase1_us_max: behaviour.phase1_max_ms * 1_000,
+            resend_us: behaviour.resend_ms * 1_000,
+            stalled_us: behaviour.stalled_ms * 1_000,
+        },
+        priority: behaviour.priority,
+        limits: Limits {
+            window_slots: behaviour.window_slots,
+            window_bytes: behaviour.window_bytes as usize,
+            chunk_bytes: 256 << 10,
+        },
+    }
+}
+
+/// SIGTERM and SIGINT end the node in order.
+fn stop_on_signals(stop: Rc<Notify>) -> Result<()> {
+    use tokio::signal::unix::{SignalKind, signal};
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    tokio::task::spawn_local(async move {
+        tokio::select! {
+            _ = terminate.recv() => tracing::info!("SIGTERM"),
+            _ = interrupt.recv() => tracing::info!("SIGINT"),
+        }
+        stop.notify_one();
+    });
+    Ok(())
+}

@@ -1,0 +1,412 @@
+//! The thin shell around [`Node`]: one thread, one runtime, all sockets. Tasks of connections and
+//! links put into the core what they have read; the loop here takes one turn for all of it and
+//! hands the effects out: Accepts to the peers first, then records to the sync thread, then replies
+//! to the clients, each socket written once.
+
+use std::cell::{Cell, RefCell};
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use config::NodeConfig;
+use paxos::{Envelope, NodeId, Note, Now, Position, Record, Role};
+use tokio::net::TcpStream;
+use tokio::sync::{Notify, mpsc};
+
+use crate::admin::AdminRequest;
+use crate::clients::{OUT_BYTES_MAX, SessionId};
+use crate::clock;
+use crate::command::User;
+use crate::identity::Identity;
+use crate::lag::ChosenHistory;
+use crate::metrics::{Metrics, PeerMetrics};
+use crate::node::{Effects, Node};
+use crate::peers::{LinkEvent, LinkEvents, Links};
+use crate::published::Published;
+use crate::snapshot::Snapshots;
+use crate::syncer::{Append, Syncer};
+use crate::trace::SetFilter;
+use crate::wire::{self, PeerFrame};
+
+/// One client's socket, shared by its task and the loop.
+pub struct Connection {
+    pub stream: TcpStream,
+    /// Something has changed for the task: bytes are left to write, there is room again, or close.
+    pub wake: Notify,
+    /// The socket did not take everything.
+    pub backlog: Cell<bool>,
+    /// The task reads no more until there is room.
+    pub paused: Cell<bool>,
+}
+
+/// Everything that the loop and the tasks share. Never borrowed across an await.
+pub struct Core {
+    pub node: Node,
+    pub links: Links,
+    pub syncer: Syncer,
+    pub snapshots: Snapshots,
+    pub metrics: Arc<Metrics>,
+    pub published: Arc<Published>,
+    pub config: NodeConfig,
+    pub identity: Identity,
+    pub users: Vec<User>,
+    pub set_filter: SetFilter,
+    pub connections: HashMap<SessionId, Rc<Connection>>,
+    pub connections_received: u64,
+    pub commands_processed: u64,
+    pub chosen_history: ChosenHistory,
+    pub leader_since: Option<(u32, u64)>,
+    pub last_leader: Option<u32>,
+    pub progress: (u64, u64),
+    peer_metrics: BTreeMap<NodeId, Arc<PeerMetrics>>,
+    synced: Position,
+    chosen_counted: u64,
+    applied_counted: u64,
+    effects: Effects,
+    next_publish_us: u64,
+}
+
+pub struct Shell {
+    pub core: RefCell<Core>,
+    /// A task has put something into the core.
+    pub wake: Notify,
+}
+
+impl Shell {
+    pub fn new(core: Core) -> Shell {
+        Shell { core: RefCell::new(core), wake: Notify::new() }
+    }
+}
+
+/// Why the loop ended.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Ended {
+    Asked,
+    /// The journal failed; the text says how.
+    Disk(String),
+}
+
+const TICK: Duration = Duration::from_millis(5);
+const PUBLISH_US: u64 = 100_000;
+/// A group that waits this long for its sync makes the node grey: it could not accept now.
+const UNSYNCED_US_MAX: u64 = 500_000;
+/// Link events taken in one turn, at most.
+const EVENTS_MAX: usize = 128;
+
+impl Core {
+    #[expect(clippy::too_many_arguments, reason = "made once, by boot")]
+    pub fn new(
+        node: Node,
+        links: Links,
+        syncer: Syncer,
+        snapshots: Snapshots,
+        metrics: Arc<Metrics>,
+        published: Arc<Published>,
+        config: NodeConfig,
+        identity: Identity,
+        users: Vec<User>,
+        set_filter: SetFilter,
+    ) -> Core {
+        let chosen = node.replica.first_unchosen().0 - 1;
+        let mut core = Core {
+            node,
+            links,
+            syncer,
+            snapshots,
+            metrics,
+            published,
+            config,
+            identity,
+            users,
+            set_filter,
+            connections: HashMap::new(),
+            connections_received: 0,
+            commands_processed: 0,
+            chosen_history: ChosenHistory::new(),
+            leader_since: None,
+            last_leader: None,
+            progress: (0, 0),
+            peer_metrics: BTreeMap::new(),
+            synced: Position(0),
+            chosen_counted: chosen,
+            applied_counted: chosen,
+            effects: Effects::default(),
+            next_publish_us: 0,
+        };
+        let members = core.node.configuration().members.clone();
+        for (id, member) in members {
+            if id != core.identity.id {
+                core.peer_metrics.insert(id, core.metrics.peer(id.0, &member.name));
+            }
+        }
+        core
+    }
+
+    /// Is this member's link up, as far as the election can tell?
+    pub fn is_voter(&self) -> bool {
+        self.node.configuration().members.get(&self.identity.id).map(|member| member.role)
+            == Some(Role::Voter)
+    }
+
+    fn on_link(&mut self, event: LinkEvent) {
+        match event {
+            LinkEvent::Connected(peer) => self.node.connected(clock::now(), peer),
+            LinkEvent::Disconnected(peer) => {
+                tracing::info!(peer = %peer, "link lost");
+                self.node.disconnected(clock::now(), peer);
+                self.snapshots.peer_lost(peer);
+            }
+            LinkEvent::Received { from, frames } => {
+                for frame in frames {
+                    self.on_frame(from, frame);
+                }
+            }
+        }
+    }
+
+    fn on_frame(&mut self, from: NodeId, frame: PeerFrame) {
+        // A fresh look at the clock for each message: the protocol measures from its arrival.
+        let now = clock::now();
+        match frame {
+            PeerFrame::Paxos(message) => {
+                if let Some(peer) = self.peer_metrics.get(&from) {
+                    peer.received(&message);
+                }
+                let envelope = Envelope { from, to: self.identity.id, message };
+                self.node.received(now, envelope);
+            }
+            PeerFrame::Snapshot(part) => {
+                self.snapshots.received(now, from, part, &mut self.node, &self.links);
+            }
+        }
+    }
+
+    fn on_tick(&mut self) {
+        let now = clock::now();
+        let state = &self.syncer.state;
+        let can_accept = !state.is_full() && state.unsynced_us(now.mono_us) < UNSYNCED_US_MAX;
+        self.node.set_can_accept(can_accept, state.is_full());
+        self.node.tick(now);
+        self.snapshots.tick(now, &mut self.node, &self.links, &self.syncer);
+        if now.mono_us >= self.next_publish_us {
+            self.publish(now);
+        }
+    }
+
+    /// One turn, and everything that comes of it.
+    fn turn(&mut self) {
+        let now = clock::now();
+        let synced = self.syncer.state.synced();
+        if synced > self.synced {
+            self.synced = synced;
+            self.node.synced(now, synced);
+        }
+        let mut effects = std::mem::take(&mut self.effects);
+        self.node.turn(now, &mut effects);
+        for envelope in effects.sends.drain(..) {
+            self.links.send(envelope.to, &envelope.message);
+            if let Some(peer) = self.peer_metrics.get(&envelope.to) {
+                peer.sent(&envelope.message);
+            }
+        }
+        self.links.flush();
+        self.append(&mut effects);
+        for peer in effects.snapshot_for.drain(..) {
+            self.snapshots.wanted(now, peer, &self.node, &self.links);
+        }
+        for session in effects.dirty.drain(..) {
+            self.write_out(session);
+        }
+        let leadership = effects.notes.iter().any(|note| {
+            matches!(note, Note::Elected { .. } | Note::Deposed { .. } | Note::Following { .. })
+        });
+        for note in effects.notes.drain(..) {
+            self.metrics.observe_note(&note);
+            trace_note(&note);
+        }
+        self.count();
+        if leadership {
+            self.chosen_history.clear();
+            self.publish(now);
+        }
+        self.effects = effects;
+    }
+
+    fn append(&mut self, effects: &mut Effects) {
+        if effects.records.is_empty() {
+            return;
+        }
+        let must_write = effects
+            .records
+            .iter()
+            .any(|record| matches!(record, Record::Promised(_) | Record::TrimmedBelow(_)));
+        let checkpoint = wire::encode_records(&effects.checkpoint);
+        let records = effects.records.drain(..).map(|record| {
+            let label = record.slot().map_or(0, |slot| slot.0);
+            let mut bytes = BytesMut::with_capacity(64);
+            wire::encode_record(&record, &mut bytes);
+            (label, bytes.freeze())
+        });
+        let records: Vec<(u64, Bytes)> = records.collect();
+        self.syncer.append(Append { records, checkpoint, position: effects.position, must_write });
+    }
+
+    /// Hands a session's replies to its socket with one write; what is left goes by its task.
+    pub fn write_out(&mut self, id: SessionId) {
+        let Some(connection) = self.connections.get(&id) else { return };
+        let Some(session) = self.node.clients.get_mut(id) else { return };
+        if !session.out.is_empty() && !connection.backlog.get() {
+            match connection.stream.try_write(&session.out) {
+                Ok(written) if written == session.out.len() => session.out.clear(),
+                Ok(written) => {
+                    session.out.drain(..written);
+                }
+                Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
+                Err(_) => {
+                    session.out = Vec::new();
+                    session.closing = true;
+                }
+            }
+        }
+        if session.out.capacity() > (1 << 16) && session.out.is_empty() {
+            session.out = Vec::new();
+        }
+        // A client that asks and does not read is cut off before it eats the memory (PITFALLS 42).
+        if session.out.len() > OUT_BYTES_MAX {
+            session.out = Vec::new();
+            session.closing = true;
+        }
+        connection.backlog.set(!session.out.is_empty());
+        let has_room_again = connection.paused.get() && session.has_room();
+        if connection.backlog.get() || session.closing || has_room_again {
+            connection.wake.notify_one();
+        }
+    }
+
+    fn count(&mut self) {
+        let chosen = self.node.replica.first_unchosen().0 - 1;
+        let applied = self.node.first_unapplied().0 - 1;
+        self.metrics.slots_chosen.inc_by(chosen - self.chosen_counted);
+        self.metrics.slots_applied.inc_by(applied - self.applied_counted);
+        self.chosen_counted = chosen;
+        self.applied_counted = applied;
+        let counts = &mut self.node.counts;
+        self.metrics.reads_quorum.inc_by(std::mem::take(&mut counts.reads_served));
+        self.metrics.proposals_lost.inc_by(std::mem::take(&mut counts.batches_lost));
+        self.metrics.proposals_unknown.inc_by(std::mem::take(&mut counts.batches_unknown));
+        self.metrics.proposals_refused.inc_by(std::mem::take(&mut counts.held_refused));
+        for (us, commands) in counts.committed.drain(..) {
+            self.metrics.proposals_chosen.inc();
+            self.metrics.commit_seconds.observe(us as f64 / 1e6);
+            self.metrics.batch_commands.observe(f64::from(commands));
+        }
+        for finished in self.node.clients.take_finished() {
+            self.metrics.requests(finished.op, finished.code).inc();
+            self.metrics.request_seconds(finished.op).observe(finished.took_us as f64 / 1e6);
+        }
+    }
+
+    fn publish(&mut self, now: Now) {
+        self.next_publish_us = now.mono_us + PUBLISH_US;
+        let connected = self.connections.len() as i64;
+        self.metrics.client_connections.set(connected);
+        self.metrics.client_inflight.set(self.node.pending_count() as i64);
+        let written = self.syncer.state.written_bytes.load(std::sync::atomic::Ordering::Relaxed);
+        let counted = self.metrics.journal_written_bytes.get();
+        self.metrics.journal_written_bytes.inc_by(written.saturating_sub(counted));
+        for (id, counters) in self.links.counters() {
+            let Some(peer) = self.peer_metrics.get(&id) else { continue };
+            let rise = |to: u64, counter: &prometheus::IntCounter| {
+                counter.inc_by(to.saturating_sub(counter.get()));
+            };
+            rise(counters.received_bytes.get(), &peer.bytes_in);
+            rise(counters.sent_bytes.get(), &peer.bytes_out);
+            rise(counters.send_failures(), &peer.send_failures);
+        }
+        for view in self.node.replica.peer_views(now) {
+            if let (Some(peer), Some(us)) = (self.peer_metrics.get(&view.node), view.round_trip_us)
+            {
+                peer.round_trip_seconds.observe(us as f64 / 1e6);
+            }
+        }
+        let status = self.status(now);
+        self.published.store(status);
+    }
+}
+
+/// The loop. Ends when asked to, or when the disk fails.
+pub async fn run(
+    shell: Rc<Shell>,
+    mut link_events: LinkEvents,
+    mut admin: mpsc::Receiver<AdminRequest>,
+    synced: Arc<Notify>,
+    stop: Rc<Notify>,
+) -> Ended {
+    let mut ticker = tokio::time::interval(TICK);
+    ticker.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    loop {
+        let mut ticked = false;
+        tokio::select! {
+            biased;
+            Some(event) = link_events.recv() => {
+                let mut core = shell.core.borrow_mut();
+                core.on_link(event);
+                for _ in 0..EVENTS_MAX {
+                    let Some(event) = link_events.try_recv() else { break };
+                    core.on_link(event);
+                }
+            }
+            () = synced.notified() => {}
+            () = shell.wake.notified() => {}
+            _ = ticker.tick() => ticked = true,
+            Some(request) = admin.recv() => {
+                if shell.core.borrow_mut().administer(request) {
+                    return Ended::Asked;
+                }
+            }
+            () = stop.notified() => return Ended::Asked,
+        }
+        let mut core = shell.core.borrow_mut();
+        if let Some(failure) = core.syncer.state.failure() {
+            return Ended::Disk(failure);
+        }
+        // Before time passes, what has already arrived is taken in: a node that was paused must not
+        // blame the others for its own pause (PITFALLS 104).
+        if ticked {
+            while let Some(event) = link_events.try_recv() {
+                core.on_link(event);
+            }
+            core.on_tick();
+        }
+        core.turn();
+    }
+}
+
+/// The last turn of a node that stops: what was handed to the journal is synced. Clients and peers
+/// see their connections close, which tells the peers at once that this node is gone.
+pub fn finish(shell: &Shell) {
+    let mut core = shell.core.borrow_mut();
+    core.turn();
+    core.syncer.finish();
+}
+
+fn trace_note(note: &Note) {
+    match note {
+        Note::Preparing { ballot } => tracing::info!(%ballot, "phase 1 begins"),
+        Note::Elected { ballot, adopted, noops, phase1_us } => {
+            tracing::info!(%ballot, adopted, noops, phase1_us, "this node leads");
+        }
+        Note::Deposed { ballot, led, reason } => {
+            tracing::info!(%ballot, led, ?reason, "this node's ballot is over");
+        }
+        Note::Following { leader: Some(leader), ballot } => {
+            tracing::info!(%leader, %ballot, "leader");
+        }
+        Note::Following { leader: None, .. } => tracing::info!("no leader"),
+        Note::AnsweredBehind { to } => tracing::info!(peer = %to, "asked about trimmed slots"),
+        Note::Refused { ballot, promised } => tracing::debug!(%ballot, %promised, "refused"),
+        Note::ChosenByHint { .. } | Note::Tallied { .. } => {}
+    }
+}

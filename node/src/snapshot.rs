@@ -1,0 +1,389 @@
+//! Snapshots: when one is taken, what they let go of, and their journey to a peer that is too far
+//! behind for the log.
+//!
+//! The core loop only walks the store, a bounded piece at a time, and reads and sends bounded parts
+//! of files; writing, checking and loading is the work of the snapshot thread (`worker.rs`), with a
+//! lower priority. A file is complete or it is not there: it is written beside the others, synced,
+//! then named (`file.rs`).
+//!
+//! The log is trimmed behind the *second* newest snapshot: if the newest turns out to be bad, the
+//! one before and the log from there on hold everything (PITFALLS 7).
+
+mod file;
+mod worker;
+
+use std::collections::BTreeMap;
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
+use std::time::Duration;
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use paxos::{NodeId, Now, Slot};
+use tokio::sync::Notify;
+
+use self::file::path_of;
+use self::worker::{Done, Job, Worker};
+use crate::metrics::{Metrics, SnapshotKind};
+use crate::node::Node;
+use crate::peers::Links;
+use crate::store::SnapshotStep;
+use crate::syncer::Syncer;
+
+pub use self::file::{Loaded, SnapshotError, load_newest};
+
+/// Bytes of records that are copied out of the store in one tick.
+const STEP_BYTES: usize = 512 << 10;
+const PART_BYTES: usize = 256 << 10;
+/// Bytes that may be on their way to one peer without an answer.
+const WINDOW_BYTES: u64 = 2 << 20;
+const RESEND_US: u64 = 1_000_000;
+/// A stream holds the log for its receiver no longer than this.
+const STREAM_US_MAX: u64 = 120_000_000;
+
+pub struct Snapshots {
+    dir: PathBuf,
+    every_bytes: u64,
+    worker: Worker,
+    metrics: Arc<Metrics>,
+    /// Complete files, by the first slot that each does not cover.
+    kept: BTreeMap<Slot, u64>,
+    writing: Option<Writing>,
+    written_at_last: u64,
+    sending: BTreeMap<NodeId, Outgoing>,
+    installing_us: Option<u64>,
+    trim_below: Option<Slot>,
+}
+
+struct Writing {
+    below: Slot,
+    started_us: u64,
+    /// The thread is behind: the next piece waits.
+    waiting: Option<Job>,
+}
+
+struct Outgoing {
+    below: Slot,
+    file: File,
+    total: u64,
+    sent: u64,
+    acked: u64,
+    progress_us: u64,
+    started_us: u64,
+}
+
+/// What travels: a part of a file, or how much of it has arrived.
+enum Part {
+    Bytes { below: Slot, offset: u64, total: u64, bytes: Bytes },
+    Have { below: Slot, bytes: u64 },
+}
+
+impl Snapshots {
+    /// `found` are the complete files, as [`load_newest`] saw them.
+    pub fn start(
+        dir: &Path,
+        every_bytes: u64,
+        found: Vec<(Slot, u64)>,
+        metrics: Arc<Metrics>,
+        wake: Arc<Notify>,
+    ) -> io::Result<Snapshots> {
+        Ok(Snapshots {
+            dir: dir.to_owned(),
+            every_bytes,
+            worker: Worker::start(dir.to_owned(), wake)?,
+            metrics,
+            kept: found.into_iter().collect(),
+            writing: None,
+            written_at_last: 0,
+            sending: BTreeMap::new(),
+            installing_us: None,
+            trim_below: None,
+        })
+    }
+
+    /// Everything below is covered by the newest snapshot; `Slot::FIRST` without one.
+    pub fn newest_below(&self) -> Slot {
+        self.kept.last_key_value().map_or(Slot::FIRST, |(below, _)| *below)
+    }
+
+    pub fn is_installing(&self) -> bool {
+        self.installing_us.is_some()
+    }
+
+    pub fn tick(&mut self, now: Now, node: &mut Node, links: &Links, syncer: &Syncer) {
+        while let Some(done) = self.worker.next_done() {
+            self.on_done(now, done, node, links);
+        }
+        // The record of the trim was handed to the sync thread in the turn before this tick.
+        if let Some(below) = self.trim_below.take() {
+            syncer.trim(below.0);
+        }
+        self.begin_if_due(now, node, syncer);
+        self.walk(node);
+        let peers: Vec<NodeId> = self.sending.keys().copied().collect();
+        for peer in peers {
+            self.send_parts(now, peer, links);
+        }
+    }
+
+    /// `peer` needs slots that are trimmed here.
+    pub fn wanted(&mut self, now: Now, peer: NodeId, node: &Node, links: &Links) {
+        if self.sending.contains_key(&peer) {
+            return;
+        }
+        let Some((&below, &total)) = self.kept.last_key_value() else {
+            tracing::error!(first_kept = %node.replica.first_kept(), "trimmed without a snapshot");
+            return;
+        };
+        let file = match File::open(path_of(&self.dir, below)) {
+            Ok(file) => file,
+            Err(error) => {
+                tracing::error!(%error, %below, "open a snapshot to send it");
+                return;
+            }
+        };
+        tracing::info!(%peer, %below, bytes = total, "sending a snapshot");
+        let outgoing = Outgoing {
+            below,
+            file,
+            total,
+            sent: 0,
+            acked: 0,
+            progress_us: now.mono_us,
+            started_us: now.mono_us,
+        };
+        self.sending.insert(peer, outgoing);
+        self.send_parts(now, peer, links);
+    }
+
+    pub fn peer_lost(&mut self, peer: NodeId) {
+        self.sending.remove(&peer);
+    }
+
+    /// A part of a snapshot, or the answer to one.
+    pub fn received(
+        &mut self,
+        now: Now,
+        from: NodeId,
+        part: Bytes,
+        node: &mut Node,
+        links: &Links,
+    ) {
+        match Part::decode(part) {
+            Some(Part::Bytes { below, offset, total, bytes }) => {
+                // Old news: it would not bring this node forward.
+                if below <= node.first_unapplied() {
+                    self.answer(from, below, total, links);
+                    return;
+                }
+                self.installing_us.get_or_insert(now.mono_us);
+                self.worker.order(Job::Receive { from, below, offset, total, bytes });
+            }
+            Some(Part::Have { below, bytes }) => {
+                let Some(outgoing) = self.sending.get_mut(&from) else { return };
+                if outgoing.below != below {
+                    return;
+                }
+                outgoing.progress_us = now.mono_us;
+                outgoing.acked = bytes.min(outgoing.total);
+                if outgoing.acked < outgoing.sent
+                    && bytes < outgoing.sent - WINDOW_BYTES.min(outgoing.sent)
+                {
+                    outgoing.sent = outgoing.acked;
+                }
+                if outgoing.acked >= outgoing.total {
+                    let took =
+                        Duration::from_micros(now.mono_us.saturating_sub(outgoing.started_us));
+                    self.metrics.observe_snapshot(SnapshotKind::Send, took, true);
+                    self.sending.remove(&from);
+                    return;
+                }
+                self.send_parts(now, from, links);
+            }
+            None => tracing::warn!(peer = %from, "a part of a snapshot that cannot be read"),
+        }
+    }
+
+    fn answer(&self, to: NodeId, below: Slot, bytes: u64, links: &Links) {
+        links.send_snapshot(to, &Part::Have { below, bytes }.encode());
+    }
+
+    fn send_parts(&mut self, now: Now, peer: NodeId, links: &Links) {
+        let Some(outgoing) = self.sending.get_mut(&peer) else { return };
+        if now.mono_us.saturating_sub(outgoing.started_us) > STREAM_US_MAX {
+            tracing::warn!(%peer, "a snapshot took too long to send, it starts again");
+            let took = Duration::from_micros(STREAM_US_MAX);
+            self.metrics.observe_snapshot(SnapshotKind::Send, took, false);
+            self.sending.remove(&peer);
+            return;
+        }
+        if now.mono_us.saturating_sub(outgoing.progress_us) > RESEND_US {
+            outgoing.progress_us = now.mono_us;
+            outgoing.sent = outgoing.acked;
+        }
+        while outgoing.sent < outgoing.total
+            && outgoing.sent - outgoing.acked.min(outgoing.sent) < WINDOW_BYTES
+            && links.bulk_bytes_queued(peer) < WINDOW_BYTES as usize
+        {
+            let length = (outgoing.total - outgoing.sent).min(PART_BYTES as u64) as usize;
+            let mut bytes = vec![0; length];
+            if let Err(error) = outgoing.file.read_exact_at(&mut bytes, outgoing.sent) {
+                tracing::error!(%error, below = %outgoing.below, "read a snapshot to send it");
+                self.sending.remove(&peer);
+                return;
+            }
+            let part = Part::Bytes {
+                below: outgoing.below,
+                offset: outgoing.sent,
+                total: outgoing.total,
+                bytes: bytes.into(),
+            };
+            links.send_snapshot(peer, &part.encode());
+            outgoing.sent += length as u64;
+        }
+    }
+
+    fn on_done(&mut self, now: Now, done: Done, node: &mut Node, links: &Links) {
+        match done {
+            Done::Written { below, bytes, took } => {
+                tracing::info!(%below, bytes, ms = took.as_millis() as u64, "snapshot written");
+                self.metrics.observe_snapshot(SnapshotKind::Write, took, true);
+                self.keep(now, below, bytes, node);
+            }
+            Done::WriteFailed { below, error } => {
+                tracing::error!(%below, %error, "write a snapshot");
+                self.metrics.observe_snapshot(SnapshotKind::Write, Duration::ZERO, false);
+                node.store.abort_snapshot();
+                self.writing = None;
+            }
+            Done::Received { from, below, have } => self.answer(from, below, have, links),
+            Done::ReceiveFailed { from, below, error } => {
+                tracing::error!(peer = %from, %below, %error, "receive a snapshot");
+                let took = self.install_time(now);
+                self.metrics.observe_snapshot(SnapshotKind::Install, took, false);
+            }
+            Done::Installed { from, below, total, loaded } => {
+                tracing::info!(peer = %from, %below, bytes = total, "snapshot installed");
+                let took = self.install_time(now);
+                self.metrics.observe_snapshot(SnapshotKind::Install, took, true);
+                let Loaded { store, configuration, .. } = *loaded;
+                node.install(now, store, below, configuration);
+                self.answer(from, below, total, links);
+                self.kept.insert(below, total);
+                self.forget_old();
+                self.trim_below = Some(node.replica.first_kept());
+            }
+        }
+    }
+
+    fn install_time(&mut self, now: Now) -> Duration {
+        let since_us = self.installing_us.take().unwrap_or(now.mono_us);
+        Duration::from_micros(now.mono_us.saturating_sub(since_us))
+    }
+
+    /// A complete snapshot: lets go of what the one before it covers.
+    fn keep(&mut self, now: Now, below: Slot, bytes: u64, node: &mut Node) {
+        self.writing = None;
+        self.kept.insert(below, bytes);
+        self.forget_old();
+        // A receiver needs the log from its snapshot on; a stream is bounded in time.
+        let held = self
+            .sending
+            .values()
+            .any(|outgoing| now.mono_us.saturating_sub(outgoing.started_us) < STREAM_US_MAX);
+        if let Some((&second, _)) = self.kept.iter().rev().nth(1)
+            && !held
+        {
+            let (replica, output) = node.replica_mut();
+            replica.trim(second, output);
+            self.trim_below = Some(second);
+        }
+    }
+
+    fn forget_old(&mut self) {
+        while self.kept.len() > 2 {
+            let Some((below, _)) = self.kept.pop_first() else { break };
+            if let Err(error) = std::fs::remove_file(path_of(&self.dir, below)) {
+                tracing::warn!(%error, %below, "remove an old snapshot");
+            }
+        }
+    }
+
+    fn begin_if_due(&mut self, now: Now, node: &mut Node, syncer: &Syncer) {
+        let written = syncer.state.written_bytes.load(Relaxed);
+        let due = written.saturating_sub(self.written_at_last) >= self.every_bytes;
+        let below = node.first_unapplied();
+        if self.writing.is_some() || !due || below <= self.newest_below() {
+            return;
+        }
+        self.written_at_last = written;
+        let head = node.store.begin_snapshot();
+        let configuration = node.configuration().clone();
+        self.writing = Some(Writing {
+            below,
+            started_us: now.mono_us,
+            waiting: Some(Job::Begin { below, head, configuration }),
+        });
+        tracing::info!(%below, records = head.records, "snapshot begins");
+    }
+
+    /// Copies the next piece of the store out, unless the thread is still busy with the last ones.
+    fn walk(&mut self, node: &mut Node) {
+        let Some(writing) = &mut self.writing else { return };
+        if let Some(job) = writing.waiting.take()
+            && let Err(job) = self.worker.try_order(job)
+        {
+            writing.waiting = Some(job);
+            return;
+        }
+        match node.store.snapshot_step(STEP_BYTES) {
+            Some(SnapshotStep::Chunk(chunk)) => writing.waiting = Some(Job::Chunk(chunk)),
+            Some(SnapshotStep::Done) => {
+                let (below, started_us) = (writing.below, writing.started_us);
+                writing.waiting = Some(Job::End { below, started_us });
+            }
+            None => {}
+        }
+    }
+}
+
+const BYTES: u8 = 1;
+const HAVE: u8 = 2;
+
+impl Part {
+    fn encode(&self) -> Bytes {
+        let mut out = BytesMut::new();
+        match self {
+            Part::Bytes { below, offset, total, bytes } => {
+                out.put_u8(BYTES);
+                out.put_u64_le(below.0);
+                out.put_u64_le(*offset);
+                out.put_u64_le(*total);
+                out.put_slice(bytes);
+            }
+            Part::Have { below, bytes } => {
+                out.put_u8(HAVE);
+                out.put_u64_le(below.0);
+                out.put_u64_le(*bytes);
+            }
+        }
+        out.freeze()
+    }
+
+    fn decode(mut part: Bytes) -> Option<Part> {
+        let kind = part.try_get_u8().ok()?;
+        let below = Slot(part.try_get_u64_le().ok()?);
+        let number = part.try_get_u64_le().ok()?;
+        match kind {
+            BYTES => {
+                let total = part.try_get_u64_le().ok()?;
+                Some(Part::Bytes { below, offset: number, total, bytes: part })
+            }
+            HAVE => Some(Part::Have { below, bytes: number }),
+            _ => None,
+        }
+    }
+}

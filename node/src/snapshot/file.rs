@@ -1,0 +1,254 @@
+//! Snapshot files: `snapshot-<slot>`, where the slot is the first that is not covered.
+//!
+//! A file is a row of frames: kind u8, length u32, crc32 u32 over number, kind, length and bytes,
+//! then the bytes. The first is the head (format version, slot, configuration, the store's head),
+//! then chunks of records, then an end: a file without its end is none. The store's own head
+//! carries the state hash, so what is loaded is what was saved, or it is refused.
+
+use std::fs::{self, File};
+use std::io::{self, BufReader, Read, Write};
+use std::path::{Path, PathBuf};
+
+use bytes::{Buf, BufMut, Bytes, BytesMut};
+use paxos::{Configuration, Slot};
+
+use crate::store::{Loader, SnapshotHead, Store};
+use crate::wire;
+
+const VERSION: u8 = 1;
+const HEAD: u8 = b'H';
+const CHUNK: u8 = b'C';
+const END: u8 = b'E';
+/// No frame is longer: what a rotten length may make a reader allocate.
+const FRAME_BYTES_MAX: usize = 64 << 20;
+const PREFIX: &str = "snapshot-";
+
+#[derive(Debug, thiserror::Error)]
+pub enum SnapshotError {
+    #[error("{doing} {}", path.display())]
+    Io { doing: &'static str, path: PathBuf, source: io::Error },
+    #[error("read snapshot {}: {what} at byte {offset}", path.display())]
+    Corrupt { path: PathBuf, offset: u64, what: String },
+    #[error(
+        "none of the {count} snapshots in {} can be read (newest: {newest}); nothing was deleted. \
+         Rebuild this node from its peers under a new id: paxosctl member replace",
+        dir.display()
+    )]
+    NoneGood { dir: PathBuf, count: usize, newest: String },
+}
+
+/// A snapshot in memory.
+pub struct Loaded {
+    pub below: Slot,
+    pub configuration: Configuration,
+    pub store: Store,
+}
+
+pub(super) fn path_of(dir: &Path, below: Slot) -> PathBuf {
+    dir.join(format!("{PREFIX}{:020}", below.0))
+}
+
+/// Complete files with their sizes, oldest first. Remains of unfinished ones are removed.
+fn list(dir: &Path) -> Result<Vec<(Slot, u64)>, SnapshotError> {
+    let fail = |source| SnapshotError::Io { doing: "list", path: dir.to_owned(), source };
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).map_err(fail)? {
+        let entry = entry.map_err(fail)?;
+        let name = entry.file_name();
+        let Some(name) = name.to_str() else { continue };
+        if name.ends_with(".part") {
+            fs::remove_file(entry.path()).map_err(fail)?;
+        } else if let Some(slot) = name.strip_prefix(PREFIX).and_then(|slot| slot.parse().ok()) {
+            found.push((Slot(slot), entry.metadata().map_err(fail)?.len()));
+        }
+    }
+    found.sort_unstable();
+    Ok(found)
+}
+
+/// The newest snapshot that can be read, and all files that are there. A bad one falls back to the
+/// one before; where there are files and none is good, the node must not start as if it were empty.
+pub fn load_newest(dir: &Path) -> Result<(Option<Loaded>, Vec<(Slot, u64)>), SnapshotError> {
+    let fail = |source| SnapshotError::Io { doing: "make", path: dir.to_owned(), source };
+    fs::create_dir_all(dir).map_err(fail)?;
+    let mut found = list(dir)?;
+    let count = found.len();
+    let mut newest = None;
+    while let Some((below, _)) = found.last() {
+        match load(&path_of(dir, *below)) {
+            Ok(loaded) => return Ok((Some(loaded), found)),
+            Err(error) => {
+                tracing::error!(%error, "a snapshot is bad, trying the one before");
+                newest.get_or_insert(error.to_string());
+                found.pop();
+            }
+        }
+    }
+    match newest {
+        None => Ok((None, found)),
+        Some(newest) => Err(SnapshotError::NoneGood { dir: dir.to_owned(), count, newest }),
+    }
+}
+
+pub(super) fn load(path: &Path) -> Result<Loaded, SnapshotError> {
+    let fail = |source| SnapshotError::Io { doing: "open", path: path.to_owned(), source };
+    let file = File::open(path).map_err(fail)?;
+    let mut frames =
+        Frames { path, reader: BufReader::with_capacity(1 << 20, file), offset: 0, number: 0 };
+    let (kind, head) = frames.next()?;
+    if kind != HEAD {
+        return Err(frames.corrupt("no head"));
+    }
+    let (below, configuration, head) = decode_head(head).map_err(|what| frames.corrupt(&what))?;
+    let mut loader = Loader::new(head);
+    loop {
+        let (kind, bytes) = frames.next()?;
+        match kind {
+            CHUNK => loader.add(&bytes).map_err(|error| frames.corrupt(&error.to_string()))?,
+            END => break,
+            other => return Err(frames.corrupt(&format!("unknown kind of frame {other}"))),
+        }
+    }
+    let store = loader.finish().map_err(|error| frames.corrupt(&error.to_string()))?;
+    Ok(Loaded { below, configuration, store })
+}
+
+struct Frames<'a> {
+    path: &'a Path,
+    reader: BufReader<File>,
+    offset: u64,
+    number: u64,
+}
+
+impl Frames<'_> {
+    fn next(&mut self) -> Result<(u8, Bytes), SnapshotError> {
+        let mut header = [0; 9];
+        self.read(&mut header)?;
+        let kind = header[0];
+        let length = u32::from_le_bytes(header[1..5].try_into().expect("4 bytes")) as usize;
+        let crc = u32::from_le_bytes(header[5..9].try_into().expect("4 bytes"));
+        if length > FRAME_BYTES_MAX {
+            return Err(self.corrupt(&format!("a frame of {length} bytes")));
+        }
+        let mut bytes = vec![0; length];
+        self.read(&mut bytes)?;
+        if crc != checksum(self.number, kind, &bytes) {
+            return Err(self.corrupt("bad checksum"));
+        }
+        self.number += 1;
+        self.offset += (header.len() + length) as u64;
+        Ok((kind, bytes.into()))
+    }
+
+    fn read(&mut self, bytes: &mut [u8]) -> Result<(), SnapshotError> {
+        match self.reader.read_exact(bytes) {
+            Ok(()) => Ok(()),
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+                Err(self.corrupt("the file ends too early"))
+            }
+            Err(source) => {
+                Err(SnapshotError::Io { doing: "read", path: self.path.to_owned(), source })
+            }
+        }
+    }
+
+    fn corrupt(&self, what: &str) -> SnapshotError {
+        let path = self.path.to_owned();
+        SnapshotError::Corrupt { path, offset: self.offset, what: what.to_owned() }
+    }
+}
+
+fn checksum(number: u64, kind: u8, bytes: &[u8]) -> u32 {
+    let mut crc = crc32fast::Hasher::new();
+    crc.update(&number.to_le_bytes());
+    crc.update(&[kind]);
+    crc.update(&(bytes.len() as u32).to_le_bytes());
+    crc.update(bytes);
+    crc.finalize()
+}
+
+/// A file being written.
+pub(super) struct Writer {
+    dir: PathBuf,
+    below: Slot,
+    part: PathBuf,
+    file: io::BufWriter<File>,
+    number: u64,
+    bytes: u64,
+}
+
+impl Writer {
+    pub(super) fn create(
+        dir: &Path,
+        below: Slot,
+        head: &SnapshotHead,
+        configuration: &Configuration,
+    ) -> io::Result<Writer> {
+        let part = dir.join(format!("{PREFIX}{:020}.part", below.0));
+        let file = io::BufWriter::with_capacity(1 << 20, create_private(&part)?);
+        let mut writer = Writer { dir: dir.to_owned(), below, part, file, number: 0, bytes: 0 };
+        writer.frame(HEAD, &encode_head(below, head, configuration))?;
+        Ok(writer)
+    }
+
+    pub(super) fn chunk(&mut self, bytes: &[u8]) -> io::Result<()> {
+        for piece in bytes.chunks(FRAME_BYTES_MAX) {
+            self.frame(CHUNK, piece)?;
+        }
+        Ok(())
+    }
+
+    /// Ends the file, syncs it, and gives it its name.
+    pub(super) fn finish(mut self) -> io::Result<u64> {
+        self.frame(END, &[])?;
+        let file = self.file.into_inner().map_err(io::IntoInnerError::into_error)?;
+        file.sync_all()?;
+        publish(&self.part, &path_of(&self.dir, self.below), &self.dir)?;
+        Ok(self.bytes)
+    }
+
+    fn frame(&mut self, kind: u8, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all(&[kind])?;
+        self.file.write_all(&(bytes.len() as u32).to_le_bytes())?;
+        self.file.write_all(&checksum(self.number, kind, bytes).to_le_bytes())?;
+        self.file.write_all(bytes)?;
+        self.number += 1;
+        self.bytes += 9 + bytes.len() as u64;
+        Ok(())
+    }
+}
+
+pub(super) fn create_private(path: &Path) -> io::Result<File> {
+    use std::os::unix::fs::OpenOptionsExt;
+    fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
+}
+
+/// Names a synced file, durably.
+pub(super) fn publish(part: &Path, path: &Path, dir: &Path) -> io::Result<()> {
+    fs::rename(part, path)?;
+    File::open(dir)?.sync_all()
+}
+
+fn encode_head(below: Slot, head: &SnapshotHead, configuration: &Configuration) -> Bytes {
+    let mut out = BytesMut::new();
+    out.put_u8(VERSION);
+    out.put_u64_le(below.0);
+    out.put_slice(&head.encode());
+    wire::put_configuration(&mut out, configuration);
+    out.freeze()
+}
+
+fn decode_head(mut bytes: Bytes) -> Result<(Slot, Configuration, SnapshotHead), String> {
+    let version = bytes.try_get_u8().map_err(|_| "an empty head")?;
+    if version != VERSION {
+        return Err(format!("format version {version}, this program reads {VERSION}"));
+    }
+    let below = Slot(bytes.try_get_u64_le().map_err(|_| "a short head")?);
+    if bytes.len() < SnapshotHead::BYTES {
+        return Err("a short head".to_owned());
+    }
+    let head = SnapshotHead::decode(&bytes.split_to(SnapshotHead::BYTES))
+        .map_err(|error| error.to_string())?;
+    let configuration = wire::decode_configuration(bytes).map_err(|error| error.to_string())?;
+    Ok((below, configuration, head))
+}

@@ -1,0 +1,219 @@
+//! The snapshot thread: writes, receives, checks and loads files, so that the core loop never
+//! waits for any of it.
+
+use std::fs::File;
+use std::io;
+use std::os::unix::fs::FileExt;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel, sync_channel};
+use std::time::Duration;
+
+use bytes::Bytes;
+use paxos::{Configuration, NodeId, Slot};
+use tokio::sync::Notify;
+
+use super::file::{self, Loaded, Writer, path_of};
+use crate::clock;
+use crate::store::SnapshotHead;
+
+pub(super) enum Job {
+    Begin { below: Slot, head: SnapshotHead, configuration: Configuration },
+    Chunk(Vec<u8>),
+    End { below: Slot, started_us: u64 },
+    Receive { from: NodeId, below: Slot, offset: u64, total: u64, bytes: Bytes },
+}
+
+pub(super) enum Done {
+    Written {
+        below: Slot,
+        bytes: u64,
+        took: Duration,
+    },
+    WriteFailed {
+        below: Slot,
+        error: String,
+    },
+    /// So many bytes of the file are here.
+    Received {
+        from: NodeId,
+        below: Slot,
+        have: u64,
+    },
+    ReceiveFailed {
+        from: NodeId,
+        below: Slot,
+        error: String,
+    },
+    Installed {
+        from: NodeId,
+        below: Slot,
+        total: u64,
+        loaded: Box<Loaded>,
+    },
+}
+
+/// The core's end.
+pub(super) struct Worker {
+    jobs: SyncSender<Job>,
+    done: Receiver<Done>,
+}
+
+/// Pieces that wait for the disk, at most.
+const JOBS_MAX: usize = 16;
+
+impl Worker {
+    pub(super) fn start(dir: PathBuf, wake: Arc<Notify>) -> io::Result<Worker> {
+        let (jobs, received) = sync_channel(JOBS_MAX);
+        let (results, done) = channel();
+        let thread = Thread { dir, results, wake, writer: None, incoming: None };
+        std::thread::Builder::new().name("snapshot".into()).spawn(move || thread.run(received))?;
+        Ok(Worker { jobs, done })
+    }
+
+    pub(super) fn next_done(&mut self) -> Option<Done> {
+        self.done.try_recv().ok()
+    }
+
+    /// Gives the job back when the thread is behind.
+    pub(super) fn try_order(&self, job: Job) -> Result<(), Job> {
+        match self.jobs.try_send(job) {
+            Ok(()) | Err(TrySendError::Disconnected(_)) => Ok(()),
+            Err(TrySendError::Full(job)) => Err(job),
+        }
+    }
+
+    /// For what its sender repeats: dropped when the thread is behind.
+    pub(super) fn order(&self, job: Job) {
+        let _ = self.try_order(job);
+    }
+}
+
+struct Thread {
+    dir: PathBuf,
+    results: Sender<Done>,
+    wake: Arc<Notify>,
+    writer: Option<(Slot, Writer)>,
+    incoming: Option<Incoming>,
+}
+
+/// A file on its way in.
+struct Incoming {
+    below: Slot,
+    part: PathBuf,
+    file: File,
+    have: u64,
+    total: u64,
+}
+
+impl Thread {
+    fn run(mut self, jobs: Receiver<Job>) {
+        lower_priority();
+        while let Ok(job) = jobs.recv() {
+            let done = self.work(job);
+            if let Some(done) = done {
+                let _ = self.results.send(done);
+                self.wake.notify_one();
+            }
+        }
+    }
+
+    fn work(&mut self, job: Job) -> Option<Done> {
+        match job {
+            Job::Begin { below, head, configuration } => {
+                match Writer::create(&self.dir, below, &head, &configuration) {
+                    Ok(writer) => self.writer = Some((below, writer)),
+                    Err(error) => return Some(write_failed(below, &error)),
+                }
+                None
+            }
+            Job::Chunk(chunk) => {
+                let (below, writer) = self.writer.as_mut()?;
+                let error = writer.chunk(&chunk).err()?;
+                let failed = write_failed(*below, &error);
+                self.writer = None;
+                Some(failed)
+            }
+            Job::End { below, started_us } => {
+                let (_, writer) = self.writer.take()?;
+                Some(match writer.finish() {
+                    Ok(bytes) => {
+                        let took_us = clock::now().mono_us.saturating_sub(started_us);
+                        Done::Written { below, bytes, took: Duration::from_micros(took_us) }
+                    }
+                    Err(error) => write_failed(below, &error),
+                })
+            }
+            Job::Receive { from, below, offset, total, bytes } => {
+                match self.receive(from, below, offset, total, &bytes) {
+                    Ok(done) => Some(done),
+                    Err(error) => {
+                        self.incoming = None;
+                        Some(Done::ReceiveFailed { from, below, error })
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes a part that continues what is here; anything else is answered with how much that is,
+    /// so that a stream goes on where it was cut off.
+    fn receive(
+        &mut self,
+        from: NodeId,
+        below: Slot,
+        offset: u64,
+        total: u64,
+        bytes: &[u8],
+    ) -> Result<Done, String> {
+        let fits = |incoming: &Incoming| incoming.below == below && incoming.total == total;
+        if !self.incoming.as_ref().is_some_and(fits) {
+            let newer = self.incoming.as_ref().is_none_or(|incoming| below >= incoming.below);
+            if !newer {
+                return Ok(Done::Received { from, below, have: 0 });
+            }
+            self.incoming = Some(Incoming::create(&self.dir, below, total).map_err(text)?);
+        }
+        let incoming = self.incoming.as_mut().ok_or("no file is open")?;
+        if offset == incoming.have && offset + bytes.len() as u64 <= total {
+            incoming.file.write_all_at(bytes, offset).map_err(text)?;
+            incoming.have += bytes.len() as u64;
+        }
+        if incoming.have < total {
+            return Ok(Done::Received { from, below, have: incoming.have });
+        }
+        let incoming = self.incoming.take().ok_or("no file is open")?;
+        incoming.file.sync_all().map_err(text)?;
+        // Checked before it gets its name: whatever bears one can be read.
+        let loaded = file::load(&incoming.part).map_err(text)?;
+        if loaded.below != below {
+            return Err(format!("the file covers slots below {}", loaded.below));
+        }
+        file::publish(&incoming.part, &path_of(&self.dir, below), &self.dir).map_err(text)?;
+        Ok(Done::Installed { from, below, total, loaded: Box::new(loaded) })
+    }
+}
+
+impl Incoming {
+    fn create(dir: &Path, below: Slot, total: u64) -> io::Result<Incoming> {
+        let part = dir.join(format!("incoming-{:020}.part", below.0));
+        let file = file::create_private(&part)?;
+        Ok(Incoming { below, part, file, have: 0, total })
+    }
+}
+
+fn write_failed(below: Slot, error: &io::Error) -> Done {
+    Done::WriteFailed { below, error: error.to_string() }
+}
+
+fn text(error: impl ToString) -> String {
+    error.to_string()
+}
+
+/// Commits come first: this thread yields to them.
+fn lower_priority() {
+    let thread = rustix::thread::gettid();
+    if let Err(error) = rustix::process::setpriority_process(Some(thread), 10) {
+        tracing::warn!(%error, "lower the priority of the snapshot thread");
+    }
+}
