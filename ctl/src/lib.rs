@@ -10,6 +10,7 @@ pub mod commands;
 pub mod desk;
 pub mod error;
 pub mod local;
+pub mod resp;
 pub mod ui;
 
 use std::process::ExitCode;

@@ -426,6 +426,15 @@ impl Plan {
         if self.is_empty() {
             return "No changes. The hosts match the inventory.".to_owned();
         }
+        let stopped = self.hosts.iter().filter(|host| host.steps.contains(&Step::Stop)).count();
+        let wipes = |step: &Step| matches!(step, Step::Wipe { .. });
+        let wiped = self.hosts.iter().filter(|host| host.steps.iter().any(wipes)).count();
+        if stopped + wiped > 0 {
+            return match wiped {
+                0 => format!("Plan: {stopped} to stop. Their data stays."),
+                _ => format!("Plan: {stopped} to stop, the data of {wiped} to remove for good."),
+            };
+        }
         let signed = |sign: char| {
             self.hosts.iter().filter(|host| !host.steps.is_empty() && host.sign() == sign).count()
         };

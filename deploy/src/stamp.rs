@@ -31,13 +31,21 @@ pub fn random_hex(bytes: usize) -> std::io::Result<String> {
 
 /// The operator, as other operators know them: user and machine.
 pub fn who() -> String {
-    let user = ["SUDO_USER", "USER", "LOGNAME"]
-        .into_iter()
-        .find_map(|name| std::env::var(name).ok())
-        .filter(|user| !user.is_empty())
+    let named = |name: &str| std::env::var(name).ok().filter(|user| !user.is_empty());
+    let user = named("SUDO_USER")
+        .or_else(|| named("USER"))
+        .or_else(user_by_uid)
         .unwrap_or_else(|| "somebody".to_owned());
     let machine = std::fs::read_to_string("/proc/sys/kernel/hostname").unwrap_or_default();
     format!("{user}@{}", machine.trim())
+}
+
+fn user_by_uid() -> Option<String> {
+    use std::os::unix::fs::MetadataExt;
+    let uid = std::fs::metadata("/proc/self").ok()?.uid().to_string();
+    let users = std::fs::read_to_string("/etc/passwd").ok()?;
+    let mut lines = users.lines().map(|line| line.split(':').collect::<Vec<_>>());
+    lines.find(|words| words.get(2) == Some(&uid.as_str())).map(|words| words[0].to_owned())
 }
 
 #[cfg(test)]

@@ -60,7 +60,7 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, Error> {
         context.ui.data(plan_verb::render(context, &plan));
     }
     if plan.is_empty() || context.global.dry_run {
-        report(context, &plan, None, began);
+        report(context, &plan, args.wipe, None, began);
         return Ok(ui::OK);
     }
     if !whole {
@@ -74,7 +74,7 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, Error> {
         Run::new(&inventory, &plan, &fleet, &watch).walk(procedure).await
     })
     .await?;
-    report(context, &plan, Some(&audit_id), began);
+    report(context, &plan, args.wipe, Some(&audit_id), began);
     Ok(ui::OK)
 }
 
@@ -145,7 +145,7 @@ fn describe(host: &Host, facts: Option<&Facts>) -> String {
     format!("{} at {} ({role}{lag}, data in {})", host.name, host.address, host.data_dir.display())
 }
 
-fn report(context: &Context, plan: &Plan, audit_id: Option<&str>, began: Instant) {
+fn report(context: &Context, plan: &Plan, wiped: bool, audit_id: Option<&str>, began: Instant) {
     let seconds = began.elapsed().as_secs_f64();
     if context.json() {
         context.ui.json(&serde_json::json!({
@@ -160,7 +160,11 @@ fn report(context: &Context, plan: &Plan, audit_id: Option<&str>, began: Instant
     } else if let Some(id) = audit_id {
         let flag = desk::inventory_flag(context);
         context.ui.say(format!("down: done in {seconds:.1} s, audit {id}"));
-        context.ui.say(format!("undo: paxosctl{flag} up"));
+        context.ui.say(if wiped {
+            format!("next: paxosctl{flag} up   (begins a new, empty cluster)")
+        } else {
+            format!("undo: paxosctl{flag} up")
+        });
     } else if plan.is_empty() {
         context.ui.say("no node of this inventory runs");
     } else {

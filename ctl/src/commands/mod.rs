@@ -3,15 +3,19 @@
 
 pub mod audit;
 pub mod bench;
+pub mod call;
+pub mod check;
 pub mod down;
 pub mod exec;
 pub mod r#gen;
 pub mod init;
 pub mod lab;
 pub mod lock;
+pub mod logs;
 pub mod plan;
 pub mod run;
 pub mod show;
+pub mod status;
 pub mod trust;
 pub mod up;
 pub mod user;
@@ -27,18 +31,22 @@ use crate::error::Error;
 pub enum Verb {
     Init(init::Args),
     Trust(trust::Args),
+    Check(check::Args),
     Plan(plan::Args),
     Up(up::Args),
     Down(down::Args),
     Show(show::Args),
+    Status(status::Args),
+    Logs(logs::Args),
+    Call(call::Args),
     Exec(exec::Args),
+    User(user::Args),
     Run(run::Args),
+    Lab(lab::Args),
     Bench(bench::Args),
     Audit(audit::Args),
     Lock(lock::Args),
     Gen(r#gen::Args),
-    Lab(lab::Args),
-    User(user::Args),
 }
 
 impl Verb {
@@ -46,24 +54,36 @@ impl Verb {
         match self {
             Verb::Init(args) => init::run(args, context).await,
             Verb::Trust(args) => trust::run(args, context).await,
+            Verb::Check(args) => check::run(args, context).await,
             Verb::Plan(args) => plan::run(args, context).await,
             Verb::Up(args) => up::run(args, context).await,
             Verb::Down(args) => down::run(args, context).await,
             Verb::Show(args) => show::run(args, context).await,
+            Verb::Status(args) => status::run(args, context).await,
+            Verb::Logs(args) => logs::run(args, context).await,
+            Verb::Call(args) => call::run(args, context).await,
             Verb::Exec(args) => exec::run(args, context).await,
+            Verb::User(args) => user::run(args, context).await,
             Verb::Run(args) => run::run(args, context).await,
+            Verb::Lab(args) => lab::run(args, context).await,
             Verb::Bench(args) => bench::run(args, context).await,
             Verb::Audit(args) => audit::run(args, context).await,
             Verb::Lock(args) => lock::run(args, context).await,
             Verb::Gen(args) => r#gen::run(args, context).await,
-            Verb::Lab(args) => lab::run(args, context).await,
-            Verb::User(args) => user::run(args, context).await,
         }
     }
 
     /// Verbs that end by themselves on the first Ctrl-C: they watch `context.interrupt`, finish
     /// their current step and say where they stopped. All others are simply ended (exit 130).
     pub fn finishes_its_step(&self) -> bool {
-        matches!(self, Verb::Up(_) | Verb::Down(_) | Verb::Run(_) | Verb::Lab(_))
+        matches!(
+            self,
+            Verb::Down(_)
+                | Verb::Lab(_)
+                | Verb::Logs(_)
+                | Verb::Run(_)
+                | Verb::Status(_)
+                | Verb::Up(_)
+        )
     }
 }

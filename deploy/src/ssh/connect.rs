@@ -17,6 +17,10 @@ use crate::error::{Error, Kind, Result};
 const CONTROL_DIR_BYTES_MAX: usize = 61;
 /// A connection that was accepted may still hang in its handshake.
 const HANDSHAKE_GRACE: Duration = Duration::from_secs(5);
+/// How long a connection that was left open may take to prove that it still lives.
+const RESUME_WITHIN: Duration = Duration::from_millis(1_500);
+/// Much longer than any handshake takes.
+const LEFTOVER_AFTER: Duration = Duration::from_secs(300);
 
 /// Where and how to dial one host. Addresses, users and jumps have been checked against strict
 /// patterns by the inventory; they are asserted once more here, as they become ssh's arguments.
@@ -42,7 +46,7 @@ pub enum HostKeys {
     AcceptNew,
 }
 
-/// One authenticated connection; cheap to clone, closed when the last clone goes.
+/// One authenticated connection; cheap to clone. It is left open for the next command.
 #[derive(Clone, Debug)]
 pub struct Session {
     destination: Arc<Destination>,
@@ -50,49 +54,50 @@ pub struct Session {
 }
 
 impl Session {
+    /// Gets in. A connection that an earlier command left open is taken over: it lives on for a
+    /// minute of idleness, so that the second of two commands does not pay for the handshake again.
+    /// It is known by all that decides who is let in and who is believed, so a changed key, user or
+    /// known_hosts file never meets an old connection.
     pub async fn connect(destination: &Destination) -> Result<Session> {
         refuse_option_like(destination)?;
         let control = control_directory().map_err(|error| {
             Error::new(Kind::Internal, "make a private folder for ssh's sockets").because(error)
         })?;
-        let config = write_config(&control, destination).map_err(|error| {
-            Error::new(Kind::Internal, "write ssh's configuration").because(error)
-        })?;
-        let mut builder = SessionBuilder::default();
-        builder
-            .known_hosts_check(match destination.host_keys {
-                HostKeys::Strict => KnownHosts::Strict,
-                HostKeys::AcceptNew => KnownHosts::Add,
-            })
-            .control_persist(ControlPersist::IdleFor(NonZeroUsize::new(60).expect("not zero")))
-            .control_directory(&control)
-            .config_file(&config)
-            .connect_timeout(destination.connect_timeout.max(Duration::from_secs(1)))
-            .jump_hosts(&destination.jump);
-        if let Some(user) = &destination.user {
-            builder.user(user.clone());
+        let link = control.join(format!("open-{}", fingerprint(destination)));
+        if let Some(session) = Session::resume(destination, &link).await {
+            return Ok(session);
         }
-        if let Some(port) = destination.port {
-            builder.port(port);
+        sweep(&control);
+        let fresh = dial(destination, &control).await?;
+        let (socket, log) = fresh.detach();
+        // Without the link the next command dials anew; that is all.
+        let scratch = control.join(format!("open-{}-{}", std::process::id(), serial()));
+        let _ = fs::write(&scratch, socket.as_os_str().as_encoded_bytes())
+            .and_then(|()| fs::rename(&scratch, &link));
+        Ok(Session::new(destination, openssh::Session::resume_mux(socket, log)))
+    }
+
+    async fn resume(destination: &Destination, link: &Path) -> Option<Session> {
+        let socket = fs::read_to_string(link).ok()?;
+        let socket = PathBuf::from(socket);
+        if !socket.exists() {
+            return None;
         }
-        if let Some(identity_file) = &destination.identity_file {
-            builder.keyfile(identity_file);
-        }
-        let bound = destination.connect_timeout + HANDSHAKE_GRACE;
-        let connected =
-            tokio::time::timeout(bound, builder.connect_mux(&destination.address)).await;
-        // ssh has read it by now, and the bastion's ssh with it.
-        let _ = fs::remove_file(&config);
-        let inner = match connected {
-            Ok(Ok(inner)) => inner,
-            Ok(Err(error)) => return Err(explain(destination, &error)),
-            Err(_) => {
-                return Err(connect_error(destination)
-                    .because(format!("no complete handshake within {bound:?}"))
-                    .hint(unreachable_hint(destination)));
-            }
+        let inner = openssh::Session::resume_mux(socket.into_boxed_path(), None);
+        let alive = async {
+            let mut command = inner.raw_command("exit 0");
+            command.status().await.is_ok_and(|status| status.success())
         };
-        Ok(Session { destination: Arc::new(destination.clone()), inner: Arc::new(inner) })
+        // The master may be there and its host gone.
+        let answered = tokio::time::timeout(RESUME_WITHIN, alive).await;
+        match answered {
+            Ok(true) => Some(Session::new(destination, inner)),
+            _ => None,
+        }
+    }
+
+    fn new(destination: &Destination, inner: openssh::Session) -> Session {
+        Session { destination: Arc::new(destination.clone()), inner: Arc::new(inner) }
     }
 
     pub fn name(&self) -> &str {
@@ -101,6 +106,79 @@ impl Session {
 
     pub(super) fn inner(&self) -> &openssh::Session {
         &self.inner
+    }
+}
+
+async fn dial(destination: &Destination, control: &Path) -> Result<openssh::Session> {
+    let config = write_config(control, destination)
+        .map_err(|error| Error::new(Kind::Internal, "write ssh's configuration").because(error))?;
+    let mut builder = SessionBuilder::default();
+    builder
+        .known_hosts_check(match destination.host_keys {
+            HostKeys::Strict => KnownHosts::Strict,
+            HostKeys::AcceptNew => KnownHosts::Add,
+        })
+        .control_persist(ControlPersist::IdleFor(NonZeroUsize::new(60).expect("not zero")))
+        .control_directory(control)
+        .config_file(&config)
+        .connect_timeout(destination.connect_timeout.max(Duration::from_secs(1)))
+        .jump_hosts(&destination.jump);
+    if let Some(user) = &destination.user {
+        builder.user(user.clone());
+    }
+    if let Some(port) = destination.port {
+        builder.port(port);
+    }
+    if let Some(identity_file) = &destination.identity_file {
+        builder.keyfile(identity_file);
+    }
+    let bound = destination.connect_timeout + HANDSHAKE_GRACE;
+    let connected = tokio::time::timeout(bound, builder.connect_mux(&destination.address)).await;
+    // ssh has read it by now, and the bastion's ssh with it.
+    let _ = fs::remove_file(&config);
+    match connected {
+        Ok(Ok(session)) => Ok(session),
+        Ok(Err(error)) => Err(explain(destination, &error)),
+        Err(_) => Err(connect_error(destination)
+            .because(format!("no complete handshake within {bound:?}"))
+            .hint(unreachable_hint(destination))),
+    }
+}
+
+/// All that decides whom we reach, as whom, and whom we believe.
+fn fingerprint(destination: &Destination) -> String {
+    let read = |path: &Path| fs::read(path).unwrap_or_default();
+    let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
+    let key = destination.identity_file.as_deref().map(read).unwrap_or_default();
+    let parts = [
+        format!("{destination:?}").into_bytes(),
+        crate::digest::of_bytes(&key).into_bytes(),
+        read(&destination.known_hosts),
+        read(&home.join(".ssh/known_hosts")),
+        read(&home.join(".ssh/config")),
+        read(Path::new("/etc/ssh/ssh_config")),
+    ];
+    let digests: Vec<String> = parts.iter().map(|part| crate::digest::of_bytes(part)).collect();
+    crate::digest::of_bytes(digests.concat().as_bytes())[..16].to_owned()
+}
+
+/// Removes what masters that have ended left behind.
+fn sweep(control: &Path) {
+    let Ok(entries) = fs::read_dir(control) else { return };
+    for entry in entries.flatten() {
+        let path = entry.path();
+        let old = entry
+            .metadata()
+            .and_then(|metadata| metadata.modified())
+            .is_ok_and(|time| time.elapsed().is_ok_and(|age| age > LEFTOVER_AFTER));
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        if old && name.starts_with(".ssh-connection") && !path.join("master").exists() {
+            let _ = fs::remove_dir_all(&path);
+        } else if old && (name.starts_with("open-") || name.starts_with("config-")) {
+            // A link is as old as its connection; removing a live one costs a handshake.
+            let _ = fs::remove_file(&path);
+        }
     }
 }
 
@@ -116,7 +194,8 @@ pub async fn scan_host_keys(destination: &Destination) -> Result<Vec<String>> {
     probe.known_hosts = scratch.clone();
     probe.host_keys = HostKeys::AcceptNew;
     let _ = fs::remove_file(&scratch);
-    let outcome = Session::connect(&probe).await;
+    refuse_option_like(destination)?;
+    let outcome = dial(&probe, &control).await;
     let seen = fs::read_to_string(&scratch).unwrap_or_default();
     let _ = fs::remove_file(&scratch);
     let keys: Vec<String> = seen.lines().map(str::to_owned).collect();
