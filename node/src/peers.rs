@@ -355,7 +355,14 @@ impl LinkEvents {
 impl Shared {
     fn spawn(&self, task: impl Future<Output = ()> + 'static) -> tokio::task::AbortHandle {
         let mut tasks = self.tasks.borrow_mut();
-        while tasks.try_join_next().is_some() {}
+        while let Some(ended) = tasks.try_join_next() {
+            // A broken invariant stops the node, also where panics do not abort.
+            if let Err(error) = ended
+                && error.is_panic()
+            {
+                std::panic::resume_unwind(error.into_panic());
+            }
+        }
         tasks.spawn_local(task)
     }
 

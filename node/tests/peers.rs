@@ -684,6 +684,75 @@ fn heartbeats_do_not_queue_behind_bulk() {
     });
 }
 
+/// A core that takes nothing holds its peers back instead of filling its memory, and what was
+/// queued arrives in order once it goes on.
+#[test]
+fn a_busy_core_holds_its_peers_back() {
+    run(async {
+        let [one, two] = format_all::<2>();
+        let listed = configuration([&one, &two]);
+        let mut settings = one.settings(PeerSecurity::Tls);
+        // Longer than the test: a shut window alone must not end the connection.
+        settings.limits.idle = PATIENCE * 3;
+        settings.limits.control_bytes_max = 1 << 20;
+        let mut end_one = one.start_as(one.begin_process(), &listed, settings.clone());
+        settings.listen = two.config.listen.peer;
+        let mut end_two = two.start_as(two.begin_process(), &listed, settings);
+        end_one.until(LinkEvent::Connected(NodeId(2))).await;
+        end_two.until(LinkEvent::Connected(NodeId(1))).await;
+        let (mut queued, mut refused) = (0, 0);
+        // n2 takes no event. At some point every buffer on the way is full, and stays so.
+        while refused < 50 {
+            match end_one.send(NodeId(2), &accept(queued + 1, 30_000)) {
+                Sent::Queued => (queued, refused) = (queued + 1, 0),
+                Sent::Full => refused += 1,
+                sent => panic!("{sent:?}"),
+            }
+            tokio::time::sleep(Duration::from_millis(1)).await;
+        }
+        assert!(queued * 30_000 < 64 << 20, "{queued} messages wait somewhere");
+        // The other direction is not held back.
+        assert_eq!(end_two.send(NodeId(1), &Message::Ping), Sent::Queued);
+        assert_eq!(end_one.until_message(NodeId(2)).await, Message::Ping);
+        let mut expected = 1;
+        while expected <= queued {
+            let LinkEvent::Received { frames, .. } = end_two.next().await else {
+                panic!("the link was lost")
+            };
+            for frame in frames {
+                assert_eq!(frame, PeerFrame::Paxos(accept(expected, 30_000)));
+                expected += 1;
+            }
+        }
+    });
+}
+
+/// A process that was paused itself does not blame its peers: what has arrived meanwhile is looked
+/// at before silence is counted.
+#[test]
+fn a_pause_of_ones_own_is_not_held_against_the_peer() {
+    run(async {
+        let [one, two] = format_all::<2>();
+        let listed = configuration([&one, &two]);
+        let mut ends = Vec::new();
+        for disk in [&one, &two] {
+            let mut settings = disk.settings(PeerSecurity::Tls);
+            settings.limits.idle = Duration::from_millis(200);
+            ends.push(disk.start_as(disk.begin_process(), &listed, settings));
+        }
+        ends[0].until(LinkEvent::Connected(NodeId(2))).await;
+        ends[1].until(LinkEvent::Connected(NodeId(1))).await;
+        for _ in 0..3 {
+            // The whole thread stands still for five times the idle limit.
+            std::thread::sleep(Duration::from_secs(1));
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            assert_eq!(ends[0].send(NodeId(2), &Message::Ping), Sent::Queued);
+            assert_eq!(ends[1].until_message(NodeId(1)).await, Message::Ping);
+        }
+        assert_eq!(ends[0].disconnects(NodeId(2)) + ends[1].disconnects(NodeId(1)), 0);
+    });
+}
+
 /// A refusal is read, kept for `status`, and not answered by hammering.
 #[test]
 fn a_refused_node_asks_again_slowly() {

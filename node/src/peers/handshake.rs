@@ -139,6 +139,14 @@ impl Shared {
             let text = format!("{id} at {at} wants to reach {}, this is {}", hello.to, me.id);
             return refuse(RefusalCode::Misdirected, text);
         }
+        if id == me.id {
+            let text = format!(
+                "{id} at {at} is process {:016x}, but {id} is this node, process {:016x}: this \
+                 data directory was copied",
+                hello.process, me.process.nonce
+            );
+            return refuse(RefusalCode::SecondProcess, text);
+        }
         let Some(peer) = self.peer(id) else {
             let text = format!("{id} at {at} is not a member that {} knows", me.id);
             return refuse(RefusalCode::NotAMember, text);
