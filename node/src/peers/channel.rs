@@ -4,8 +4,9 @@
 use std::io::{self, BufRead, ErrorKind, IoSlice, Write};
 use std::rc::Rc;
 
-use bytes::{Buf, BytesMut};
+use bytes::{Buf, BufMut, BytesMut};
 use rustls::Connection;
+use tokio::io::Interest;
 use tokio::net::TcpStream;
 
 use crate::tls::{self, PublicKey};
@@ -48,7 +49,14 @@ impl Channel {
     /// Appends what has arrived. `Ok(0)` is the end of the stream, `WouldBlock` means later.
     pub(super) fn try_read(&mut self, into: &mut BytesMut) -> io::Result<usize> {
         match &mut self.tls {
-            None => self.socket.try_read_buf(into),
+            None => {
+                let room = into.chunk_mut().len();
+                let count = self.socket.try_read_buf(into)?;
+                if count < room {
+                    forget_readiness(&self.socket);
+                }
+                Ok(count)
+            }
             Some(tls) => tls.try_read(&self.socket, into),
         }
     }
@@ -98,6 +106,9 @@ impl Tls {
                 self.consumed = 0;
                 if self.received == 0 {
                     return Ok(0);
+                }
+                if self.received < self.ciphertext.len() {
+                    forget_readiness(socket);
                 }
             }
             while self.consumed < self.received {
@@ -152,6 +163,13 @@ impl Tls {
             out.advance(taken);
         }
     }
+}
+
+/// A read has got less than it had room for, so the socket is empty: the next one waits at once
+/// instead of asking the kernel in vain. Nothing is lost, as epoll reports by edges and no event is
+/// taken in between; and tokio keeps the end of a stream in mind whatever we forget.
+fn forget_readiness(socket: &TcpStream) {
+    let _: io::Result<()> = socket.try_io(Interest::READABLE, || Err(ErrorKind::WouldBlock.into()));
 }
 
 /// Writes what the socket takes now.
