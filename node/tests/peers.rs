@@ -603,6 +603,35 @@ fn play(disk: &Disk, answer: impl Fn(Hello) -> Frame + 'static) -> Rc<RefCell<Ve
     held
 }
 
+/// The dialling side checks by the same rules as the answering one.
+#[test]
+fn whoever_answers_is_checked_too() {
+    run(async {
+        type Lie = fn(&mut Hello);
+        let lies: [(Lie, &str); 6] = [
+            (|hello| hello.id = NodeId(3), "n2 was dialled, n3 answers"),
+            (|hello| hello.cluster = [9; 16], "is of cluster 0909"),
+            (|hello| hello.incarnation += 1, "formatted again"),
+            (|hello| hello.to = NodeId(3), "wants to reach n3, this is n1"),
+            (|hello| hello.id = NodeId(1), "n2 was dialled, n1 answers"),
+            (|hello| (hello.version_oldest, hello.version_newest) = (7, 9), "versions 7 to 9"),
+        ];
+        for (lie, words) in lies {
+            let [one, two, three] = format_all::<3>();
+            let listed = configuration([&one, &two, &three]);
+            let truth = hello_of(&two, NodeId(1), 5);
+            let _held = play(&two, move |theirs| {
+                let mut hello = Hello { lane: theirs.lane, ..truth.clone() };
+                lie(&mut hello);
+                Frame::Welcome(hello)
+            });
+            let end_one = one.start(&listed, PeerSecurity::Plain);
+            end_one.until_trouble(NodeId(2), &["refused", words]).await;
+            assert!(!end_one.links.is_connected(NodeId(2)), "believed: {words}");
+        }
+    });
+}
+
 /// PITFALLS 43 and 45: a peer that accepts and never reads costs a bounded buffer; the other peer
 /// gets everything, and the silent one is given up.
 #[test]
