@@ -22,6 +22,9 @@ pub type Argv<'a> = SmallVec<[&'a [u8]; 8]>;
 /// The longest header line, and the longest inline command.
 const LINE_BYTES_MAX: usize = 64 * 1024;
 
+/// Room for this many arguments is kept from one request to the next.
+const ARGUMENTS_KEPT: usize = 1024;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
     /// The longest request, headers included.
@@ -143,6 +146,10 @@ impl RequestParser {
             }
             let Some(count) = self.multibulk_header(buffer, limits)? else { return Ok(None) };
             self.missing = Some(count);
+            // One huge request is no reason to hold its memory for the life of a connection.
+            if self.arguments.capacity() > ARGUMENTS_KEPT {
+                self.arguments = Vec::new();
+            }
             self.arguments.clear();
         }
         while self.missing != Some(0) {

@@ -108,3 +108,94 @@ fn feed(stream: &[u8], piece: usize) -> Vec<Vec<Vec<u8>>> {
     assert!(buffer.is_empty());
     requests
 }
+
+/// What a parser holds besides the caller's buffer.
+fn held(parser: &RequestParser) -> usize {
+    parser.arguments.capacity() * size_of::<Range<usize>>() + parser.scratch.capacity()
+}
+
+/// 42: memory follows what arrived, never what a header announces.
+#[test]
+fn headers_reserve_nothing() {
+    let limits = Limits::authenticated(8 << 20);
+    for bytes in ["*1048576\r\n", "*1048576\r\n$8388000\r\n", "*2\r\n$8388000\r\nabc"] {
+        let mut parser = RequestParser::new();
+        assert_eq!(parser.parse(bytes.as_bytes(), &limits), Ok(None), "{bytes:?}");
+        assert_eq!(held(&parser), 0, "{bytes:?}");
+        assert!(parser.bytes_wanted() <= (8 << 20) + 64);
+    }
+}
+
+/// A big value in small pieces: each call goes on where the last one stopped.
+#[test]
+fn half_a_request_is_not_scanned_again() {
+    let mut parser = RequestParser::new();
+    let limits = Limits::authenticated(1 << 20);
+    let mut buffer = b"*2\r\n$3\r\nSET\r\n$1000000\r\n".to_vec();
+    let header = buffer.len();
+    while buffer.len() < header + 1_000_000 {
+        assert_eq!(parser.parse(&buffer, &limits), Ok(None));
+        assert_eq!((parser.position, parser.bytes_wanted()), (header, header + 1_000_002));
+        buffer.extend_from_slice(&[b'v'; 1000]);
+    }
+    buffer.extend_from_slice(b"\r\n");
+    let request = parser.parse(&buffer, &limits).unwrap().unwrap();
+    assert_eq!(request.consumed, buffer.len());
+    // A line without an end is not scanned again either.
+    let mut parser = RequestParser::new();
+    assert_eq!(parser.parse(&[b'x'; 5000], &limits), Ok(None));
+    assert_eq!(parser.scanned, 5000);
+}
+
+mod any_bytes {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    /// Bytes that look like requests more often than chance would have it.
+    fn stream() -> impl Strategy<Value = Vec<u8>> {
+        let piece = prop_oneof![
+            Just(b"*".to_vec()),
+            Just(b"$".to_vec()),
+            Just(b"\r\n".to_vec()),
+            Just(b"*2\r\n$3\r\nGET\r\n$1\r\nk\r\n".to_vec()),
+            Just(b"PING \"x\\x41\" 'y'\r\n".to_vec()),
+            any::<i64>().prop_map(|number| number.to_string().into_bytes()),
+            (0..40i64).prop_map(|number| number.to_string().into_bytes()),
+            proptest::collection::vec(any::<u8>(), 0..12),
+        ];
+        proptest::collection::vec(piece, 0..24).prop_map(|pieces| pieces.concat())
+    }
+
+    /// All requests and the error at the end, if any, when the bytes come in pieces of one size.
+    fn outcome(stream: &[u8], piece: usize) -> (Vec<Vec<Vec<u8>>>, Option<ProtocolError>) {
+        let mut parser = RequestParser::new();
+        let mut buffer = Vec::new();
+        let mut requests = Vec::new();
+        for bytes in stream.chunks(piece) {
+            buffer.extend_from_slice(bytes);
+            loop {
+                let consumed = match parser.parse(&buffer, &LIMITS) {
+                    Err(error) => return (requests, Some(error)),
+                    Ok(None) => break,
+                    Ok(Some(request)) => {
+                        requests.push(request.arguments.iter().map(|word| word.to_vec()).collect());
+                        request.consumed
+                    }
+                };
+                assert!(consumed > 0 && consumed <= buffer.len());
+                assert!(held(&parser) <= 64 * 1024);
+                buffer.drain(..consumed);
+            }
+        }
+        (requests, None)
+    }
+
+    proptest! {
+        /// 67: whatever comes, no panic; and where the network cuts makes no difference.
+        #[test]
+        fn are_parsed_alike_however_they_are_cut(stream in stream(), piece in 1usize..20) {
+            prop_assert_eq!(outcome(&stream, piece), outcome(&stream, stream.len().max(1)));
+        }
+    }
+}

@@ -138,4 +138,6 @@ fn combine(sum: u128, len: usize, time_ms: u64) -> u128 {
 }
 
 #[cfg(test)]
+mod fuzz_tests;
+#[cfg(test)]
 mod tests;
