@@ -1,4 +1,8 @@
-//! The files that a node reads, made from the inventory: same inputs, same bytes.
+//! The files that a node and its machine read, made from the inventory: same inputs, same bytes.
+
+pub mod compose;
+mod template;
+mod unit;
 
 use std::collections::BTreeMap;
 use std::net::SocketAddr;
@@ -10,6 +14,8 @@ use config::{
 
 use crate::error::{Error, Kind, Result};
 use crate::facts::Identity;
+
+pub use unit::{bootstrap, service_user, unit, unit_name};
 
 /// `node.toml` of one host.
 pub fn node_toml(

@@ -14,7 +14,7 @@ sshd=$3
 # What follows is taken from /mnt, because the chassis itself may lie in a folder that is about to
 # be covered.
 mount --bind "$chassis" /mnt
-for folder in opt home root tmp var/lib var/tmp; do
+for folder in opt home root tmp var/lib var/log var/tmp; do
     mount --bind "/mnt/disk/$folder" "/$folder"
 done
 
@@ -29,6 +29,9 @@ for file in hosts hostname machine-id shadow; do
         mount --bind "/mnt/etc/$file" "/etc/$file"
     fi
 done
+
+# Root of a host is root of the real machine; what is not the host's own it can only read.
+mount -o remount,bind,ro /
 
 cd /
 exec "$sshd" -D -e -f /mnt/etc/sshd_config

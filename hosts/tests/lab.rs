@@ -116,6 +116,9 @@ fn hosts_of_a_lab_are_machines_of_their_own() {
     }
     ids.dedup();
     assert_eq!(ids.len(), 3, "{ids:?}");
+    // Root of a host cannot change the real machine.
+    let wrote = ssh(lab, "n1", "touch /etc/lab-was-here || touch /usr/lab-was-here");
+    assert!(String::from_utf8_lossy(&wrote.stderr).contains("Read-only file system"));
     ssh_output(lab, "n1", "mkdir -p /opt/paxos /var/lib/paxos && echo 1 > /opt/paxos/file");
     assert!(!ssh(lab, "n2", "ls /opt/paxos").status.success());
     assert!(reaches(lab, "n1", "n3") && reaches(lab, "n3", "n2"));

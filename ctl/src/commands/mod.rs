@@ -10,6 +10,7 @@ pub mod exec;
 pub mod r#gen;
 pub mod init;
 pub mod lab;
+pub mod load;
 pub mod lock;
 pub mod logs;
 pub mod plan;
@@ -43,6 +44,7 @@ pub enum Verb {
     User(user::Args),
     Run(run::Args),
     Lab(lab::Args),
+    Load(load::Args),
     Bench(bench::Args),
     Audit(audit::Args),
     Lock(lock::Args),
@@ -66,6 +68,7 @@ impl Verb {
             Verb::User(args) => user::run(args, context).await,
             Verb::Run(args) => run::run(args, context).await,
             Verb::Lab(args) => lab::run(args, context).await,
+            Verb::Load(args) => load::run(args, context).await,
             Verb::Bench(args) => bench::run(args, context).await,
             Verb::Audit(args) => audit::run(args, context).await,
             Verb::Lock(args) => lock::run(args, context).await,
@@ -80,6 +83,7 @@ impl Verb {
             self,
             Verb::Down(_)
                 | Verb::Lab(_)
+                | Verb::Load(_)
                 | Verb::Logs(_)
                 | Verb::Run(_)
                 | Verb::Status(_)

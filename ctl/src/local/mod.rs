@@ -292,7 +292,7 @@ pub fn leader_of(statuses: &[Option<NodeStatus>]) -> Option<u32> {
     statuses.iter().flatten().filter(leads).max_by_key(|s| s.ballot).map(|s| s.id)
 }
 
-fn random_uuid() -> String {
+pub fn random_uuid() -> String {
     let mut bytes = [0u8; 16];
     OsRng.try_fill_bytes(&mut bytes).expect("the system has random bytes");
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()

@@ -13,12 +13,13 @@ const BOOT: &str = include_str!("../../lab/boot.sh");
 const SSHD_CONFIG: &str = include_str!("../../lab/sshd_config");
 
 /// What a host keeps for itself, and the mode of each folder.
-const DISK: [(&str, u32); 6] = [
+const DISK: [(&str, u32); 7] = [
     ("opt", 0o755),
     ("home", 0o755),
     ("root", 0o700),
     ("tmp", 0o1777),
     ("var/lib", 0o755),
+    ("var/log", 0o755),
     ("var/tmp", 0o1777),
 ];
 
