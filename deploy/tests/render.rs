@@ -1,7 +1,5 @@
 //! Rendered files, word for word, and what the tools that read them say.
 
-#![expect(clippy::print_stderr, reason = "a skipped test says why")]
-
 use std::path::Path;
 use std::process::Command;
 
