@@ -168,9 +168,13 @@ fn promtool_accepts_a_rendered_folder() {
         return;
     };
     assert!(accepted && !text.contains("WARNING"), "{text}");
-    let Some((accepted, text)) =
-        promtool(&["check", "service-discovery", config.to_str().unwrap(), "paxos"])
-    else {
+    let Some((accepted, text)) = promtool(&[
+        "check",
+        "service-discovery",
+        "--timeout=2s",
+        config.to_str().unwrap(),
+        "paxos",
+    ]) else {
         return;
     };
     assert!(accepted && text.contains("\"zone\": \"a\""), "{text}");
