@@ -13,6 +13,7 @@ pub mod lab;
 pub mod load;
 pub mod lock;
 pub mod logs;
+pub mod monitor;
 pub mod plan;
 pub mod run;
 pub mod show;
@@ -48,6 +49,7 @@ pub enum Verb {
     Bench(bench::Args),
     Audit(audit::Args),
     Lock(lock::Args),
+    Monitor(monitor::Args),
     Gen(r#gen::Args),
 }
 
@@ -72,6 +74,7 @@ impl Verb {
             Verb::Bench(args) => bench::run(args, context).await,
             Verb::Audit(args) => audit::run(args, context).await,
             Verb::Lock(args) => lock::run(args, context).await,
+            Verb::Monitor(args) => monitor::run(args, context).await,
             Verb::Gen(args) => r#gen::run(args, context).await,
         }
     }

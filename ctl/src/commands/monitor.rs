@@ -1,0 +1,172 @@
+//! `paxosctl monitor`: a Prometheus, and a Grafana where there is one, on this machine. Their files
+//! and command lines are decided by `monitoring::monitor`; they run on after this command and are
+//! known by a pid file that also holds their start time.
+
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Duration;
+
+use hosts::Inventory;
+use monitoring::monitor::{self, CommandLine, ScrapeTarget, Settings};
+
+use crate::cli::Context;
+use crate::desk;
+use crate::error::{Error, Word};
+use crate::ui;
+
+#[path = "monitor/process.rs"]
+mod process;
+
+use process::{Detached, Started};
+
+/// Both answer within a second or two; a store of many days takes longer to read.
+const READY_WITHIN: Duration = Duration::from_secs(30);
+const STOP_WITHIN: Duration = Duration::from_secs(10);
+
+/// Prometheus and Grafana for this inventory, on this machine.
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    #[command(subcommand)]
+    what: What,
+    /// Folder for their files and data.
+    #[arg(long, global = true, value_name = "DIR", default_value = ".monitor")]
+    dir: PathBuf,
+    /// Port of Prometheus, on loopback.
+    #[arg(long, global = true, value_name = "PORT", default_value_t = 9090)]
+    prometheus_port: u16,
+    /// Port of Grafana, on loopback.
+    #[arg(long, global = true, value_name = "PORT", default_value_t = 3000)]
+    grafana_port: u16,
+}
+
+#[derive(Clone, Copy, Debug, clap::Subcommand)]
+enum What {
+    /// Write targets, rules, dashboards and provisioning; running ones take them up.
+    Render,
+    /// Render, then start what does not run yet.
+    Up,
+    /// Stop both. Their data stays.
+    Down,
+}
+
+pub async fn run(args: Args, context: &Context) -> Result<ExitCode, Error> {
+    let dir = std::path::absolute(&args.dir).map_err(|error| {
+        Error::usage(format!("find the folder {}", args.dir.display())).because(error)
+    })?;
+    match args.what {
+        What::Render => {
+            render(&args, &dir, context)?;
+            Ok(ui::OK)
+        }
+        What::Up => {
+            let (settings, targets) = render(&args, &dir, context)?;
+            let prometheus = monitor::prometheus_command(&dir, &settings);
+            bring_up("prometheus", &dir, &prometheus, context).await?;
+            let grafana = monitor::grafana_command(&dir, &settings);
+            match bring_up("grafana", &dir, &grafana, context).await {
+                Ok(()) => {}
+                Err(error) if error.word == Word::Usage => context.ui.warn(format!(
+                    "Grafana is not installed ({}); its dashboards are in {}",
+                    grafana.get_it,
+                    dir.join("grafana/dashboards").display()
+                )),
+                Err(error) => return Err(error),
+            }
+            context.ui.hint(format!(
+                "{targets} targets; {}/alerts shows what fires; stop: paxosctl monitor down",
+                prometheus.url
+            ));
+            Ok(ui::OK)
+        }
+        What::Down => bring_down(&dir, context).await,
+    }
+}
+
+/// Writes the folder; says how the watchers are to run, and how many nodes they will watch.
+fn render(args: &Args, dir: &Path, context: &Context) -> Result<(Settings, usize), Error> {
+    let inventory = desk::load_inventory(context)?;
+    let settings = Settings {
+        prometheus: ([127, 0, 0, 1], args.prometheus_port).into(),
+        grafana: ([127, 0, 0, 1], args.grafana_port).into(),
+        scrape_interval: format!("{}ms", inventory.monitoring.scrape_interval.as_millis()),
+        ..Settings::default()
+    };
+    let targets = targets(&inventory);
+    let files = monitor::render(dir, &settings, &targets);
+    monitor::write(dir, &files).map_err(|error| {
+        Error::new(Word::Internal, format!("write the files of Prometheus to {}", dir.display()))
+            .because(error)
+            .hint("choose another folder with `--dir`")
+    })?;
+    // Targets are noticed by themselves; rules and intervals only after a reload.
+    if let Some(prometheus) = Detached::find(dir, "prometheus") {
+        prometheus.reload();
+    }
+    context.ui.say(format!("{} files in {}", files.len(), dir.display()));
+    Ok((settings, targets.len()))
+}
+
+fn targets(inventory: &Inventory) -> Vec<ScrapeTarget> {
+    let target = |host: &hosts::Host| ScrapeTarget {
+        cluster: inventory.cluster.name.clone(),
+        node: host.name.clone(),
+        host: host.address.clone(),
+        zone: host.labels.get("zone").cloned().unwrap_or_default(),
+        address: host.http_endpoint(),
+    };
+    inventory.hosts.iter().map(target).collect()
+}
+
+/// Starts one of the two unless it runs, and waits until it serves. A program that is not there is
+/// an error of usage; one that starts and ends again shows its last words.
+async fn bring_up(
+    name: &str,
+    dir: &Path,
+    command: &CommandLine,
+    context: &Context,
+) -> Result<(), Error> {
+    let doing = format!("start {name}");
+    if Detached::find(dir, name).is_some() {
+        context.ui.say(format!("{name} runs already: {}", command.url));
+        return Ok(());
+    }
+    let Some(program) = process::find_program(&command.programs) else {
+        return Err(Error::usage(format!("{name} is not installed")).hint(command.get_it));
+    };
+    let mut started = Started::start(dir, name, &program, &command.args)
+        .map_err(|error| Error::new(Word::Internal, doing.as_str()).because(error))?;
+    let line = context.ui.progress_line(name);
+    line.step("starting");
+    let deadline = tokio::time::Instant::now() + READY_WITHIN;
+    loop {
+        if started.has_ended() {
+            return Err(Error::new(Word::Internal, doing).because(started.last_words()).hint(
+                "is the port taken? `--prometheus-port` and `--grafana-port` choose others",
+            ));
+        }
+        if process::answers(&command.ready_url).await {
+            line.finish(&format!("ready: {}", command.url));
+            return Ok(());
+        }
+        if tokio::time::Instant::now() > deadline {
+            return Err(Error::new(Word::Internal, doing)
+                .because(format!("{} does not answer within {READY_WITHIN:?}", command.ready_url))
+                .because(started.last_words()));
+        }
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+async fn bring_down(dir: &Path, context: &Context) -> Result<ExitCode, Error> {
+    for name in ["grafana", "prometheus"] {
+        match Detached::find(dir, name) {
+            None => context.ui.say(format!("{name} does not run")),
+            Some(process) => {
+                let stopped = process.stop(STOP_WITHIN).await;
+                let how = if stopped { "stopped" } else { "killed, as it did not stop" };
+                context.ui.say(format!("{name} {how}; its data stays in {}", dir.display()));
+            }
+        }
+    }
+    Ok(ui::OK)
+}
