@@ -19,7 +19,10 @@ use super::channel::Channel;
 use super::handshake::{HandshakeError, io_error, secure_inbound};
 use super::members::{Inbound, Peer};
 use super::{LinkEvent, Shared, counters, listener_from, set_options};
-use crate::wire::{FRAME_BYTES_MAX, Frame, FrameDecoder, HANDSHAKE_FRAME_BYTES_MAX, Hello, Lane};
+use crate::wire::{
+    FRAME_BYTES_MAX, Frame, FrameDecoder, HANDSHAKE_FRAME_BYTES_MAX, Hello, Lane, PeerFrame,
+    Refusal, WireError,
+};
 
 /// Looks at a silent connection before it is given up: the silence of a process that was paused
 /// itself is then not held against the peer.
@@ -193,7 +196,8 @@ async fn read_frames(
         }
         silent_looks = 0;
         peer.counters.received_bytes.add(count as u64);
-        let frames = decode(peer, decoder)?;
+        let mut frames = Vec::new();
+        let decoded = decode(peer, decoder, &mut frames);
         if !frames.is_empty() {
             let event = LinkEvent::Received { from: peer.id, frames };
             if events.send(event).await.is_err() {
@@ -202,24 +206,37 @@ async fn read_frames(
             // One read each: a peer that sends without a pause must not keep the thread.
             tokio::task::yield_now().await;
         }
+        decoded.map_err(|nonsense| io::Error::new(ErrorKind::InvalidData, nonsense))?;
     }
 }
 
-fn decode(peer: &Peer, decoder: &mut FrameDecoder) -> io::Result<Vec<crate::wire::PeerFrame>> {
-    let invalid = |text: String| io::Error::new(ErrorKind::InvalidData, text);
-    let mut frames = Vec::new();
-    while let Some(frame) = decoder.next_frame().map_err(|error| invalid(error.to_string()))? {
+/// Takes every whole frame. What came before nonsense is still good.
+fn decode(
+    peer: &Peer,
+    decoder: &mut FrameDecoder,
+    frames: &mut Vec<PeerFrame>,
+) -> Result<(), Nonsense> {
+    while let Some(frame) = decoder.next_frame()? {
         match frame {
             Frame::Peer(frame) => {
                 peer.counters.received[counters::kind_of(&frame)].add(1);
                 frames.push(frame);
             }
             Frame::KeepAlive => {}
-            Frame::Refused(refusal) => return Err(invalid(format!("it refuses us: {refusal}"))),
-            Frame::Hello(_) | Frame::Welcome(_) => {
-                return Err(invalid("a second hello on one connection".to_owned()));
-            }
+            Frame::Refused(refusal) => return Err(Nonsense::Refused(refusal)),
+            Frame::Hello(_) | Frame::Welcome(_) => return Err(Nonsense::SecondHello),
         }
     }
-    Ok(frames)
+    Ok(())
+}
+
+/// What no member of our release sends.
+#[derive(Debug, thiserror::Error)]
+enum Nonsense {
+    #[error("it speaks another protocol: {0}")]
+    Wire(#[from] WireError),
+    #[error("it refuses this node: {0}")]
+    Refused(Refusal),
+    #[error("it introduced itself a second time")]
+    SecondHello,
 }
