@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 use crate::digest;
 use crate::error::{Error, Kind, Result};
 
-/// Where `make compile` leaves it.
+/// Where `make compile` leaves it, unless it lies beside the program that asks.
 const BUILT: &str = "target/release/paxos-node";
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -31,12 +31,15 @@ impl Release {
     }
 }
 
-/// The binaries that the inventory names, by architecture. Relative to `root` for the built one.
+/// The binaries that the inventory names, by architecture. The built one lies beside this program,
+/// as both come out of one build, or in the checkout at `root`.
 pub fn find(binary: &hosts::Binary, root: &Path) -> Result<BTreeMap<String, Release>> {
     let mut found = BTreeMap::new();
     match binary {
         hosts::Binary::Built => {
-            let (arch, release) = read(&root.join(BUILT), "build it: `make compile`")?;
+            let beside = std::env::current_exe().ok().map(|own| own.with_file_name("paxos-node"));
+            let path = beside.filter(|path| path.is_file()).unwrap_or_else(|| root.join(BUILT));
+            let (arch, release) = read(&path, "build it: `make compile`")?;
             found.insert(arch, release);
         }
         hosts::Binary::File(path) => {
