@@ -257,20 +257,20 @@ impl Pool {
         let id = self.new_id();
         let name = file_name(&FileKind::Filling(id));
         let path = self.disk.path(&name);
-        let made = self.disk.create(&name).and_then(|file| {
-            file.preallocate(0, file_bytes)?;
-            Ok(file)
-        });
-        let file = match made {
+        let file = match self.disk.create(&name) {
             Ok(file) => file,
+            Err(error) if is_full(&error) => return Err(self.full(file_bytes)?),
+            Err(source) => return Err(Error::io("create", path, source)),
+        };
+        match file.preallocate(0, file_bytes) {
+            Ok(()) => {}
             Err(error) if is_full(&error) => {
                 let full = self.full(file_bytes)?;
-                // It may not even have been created.
-                let _ = self.disk.remove(&name);
+                self.remove(&name)?;
                 return Err(full);
             }
             Err(source) => return Err(Error::io("fill", path, source)),
-        };
+        }
         file.sync_data().map_err(|source| Error::io("sync", path, source))?;
         self.rename(&name, &file_name(&FileKind::Spare(id)))?;
         self.sync_dir()?;

@@ -62,9 +62,9 @@ impl Life {
     }
 
     fn step(&mut self, random: &mut SmallRng) {
-        if self.journal.is_none() {
-            return self.reopen(random);
-        }
+        let Some(journal) = &self.journal else { return self.reopen(random) };
+        // No file is forgotten, and none is counted that is not there.
+        assert_eq!(journal.stats().bytes, self.disk.used_bytes());
         match random.random_range(0..100) {
             0..45 => self.append(random),
             45..65 => {
