@@ -34,6 +34,20 @@ impl Store {
         }
     }
 
+    /// Whether a growing write may be proposed: a value may not become longer than a command may
+    /// be, or every change to it would hold up everything else. Asked by the leader before it
+    /// proposes; apply itself has only the limit of Redis, for it must not depend on settings.
+    pub fn admit(&self, write: &Write<'_>, value_bytes_max: usize) -> Result<(), Reply> {
+        let end = match write {
+            Write::SetRange { offset, value, .. } => offset.saturating_add(value.len()),
+            Write::Append { key, value } => {
+                self.keyspace.find(key).map_or(0, |record| record.value().len()) + value.len()
+            }
+            _ => return Ok(()),
+        };
+        if end > value_bytes_max { Err(Reply::error(TOO_LONG)) } else { Ok(()) }
+    }
+
     fn write(&mut self, write: Write<'_>) -> Result<Reply, Reply> {
         match write {
             Write::Set { command, key, value, condition, expiry, get } => {

@@ -84,11 +84,9 @@ fn apply(store: &mut Store, slot: u64, entry: &Entry) -> Vec<u8> {
 fn through_snapshot(store: &mut Store, entries: &[Entry], replies: &mut Vec<Vec<u8>>) -> Store {
     let mut loader = Loader::new(store.begin_snapshot());
     let mut entries = entries.iter();
-    loop {
-        match store.snapshot_step(64).expect("a snapshot is being made") {
-            SnapshotStep::Chunk(chunk) => loader.add(&chunk).expect("whole records"),
-            SnapshotStep::Done => break,
-        }
+    let step = |store: &mut Store| store.snapshot_step(64).expect("a snapshot is being made");
+    while let SnapshotStep::Chunk(chunk) = step(store) {
+        loader.add(&chunk).expect("whole records");
         if let Some(entry) = entries.next() {
             replies.push(apply(store, 0, entry));
         }

@@ -4,15 +4,19 @@
 use crate::command::operation::{CommonSubsequence, CommonSubsequenceOutput};
 use crate::resp::Reply;
 
-/// The table is as large as the product of the lengths; this is what Redis allows for it.
-const TABLE_BYTES_MAX: usize = 512 << 20;
+/// The table has as many cells as the product of the lengths, and takes as long. Redis allows 128 Mi
+/// of them; here other commands, and heartbeats, would have to wait for a second.
+const CELLS_MAX: usize = 16 << 20;
 
 pub(super) fn reply(one: &[u8], other: &[u8], query: &CommonSubsequence<'_>) -> Reply {
     let cells = (one.len() + 1).checked_mul(other.len() + 1);
-    if cells.is_none_or(|cells| cells > TABLE_BYTES_MAX / size_of::<u32>()) {
-        return Reply::error(
-            "ERR Insufficient memory, transient memory for LCS exceeds proto-max-bulk-len",
-        );
+    if cells.is_none_or(|cells| cells > CELLS_MAX) {
+        return Reply::error(format!(
+            "ERR values of {} and {} bytes are too long for LCS: the product of their lengths may \
+             be at most {CELLS_MAX}",
+            one.len(),
+            other.len()
+        ));
     }
     let table = Table::of(one, other);
     let length = table.at(one.len(), other.len());

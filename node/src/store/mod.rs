@@ -21,10 +21,12 @@ mod lcs;
 mod long_double;
 mod read;
 mod record;
+mod search;
 mod snapshot;
 mod walk;
 
 pub use long_double::LongDouble;
+pub use search::KeySearch;
 pub use snapshot::{LoadError, Loader, SnapshotHead, SnapshotStep};
 
 use keyspace::Keyspace;

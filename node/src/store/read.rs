@@ -83,7 +83,7 @@ impl View<'_> {
             Read::Scan(scan) => self.scan(&scan)?,
             Read::RandomKey => self.random_key(seed)?,
             Read::Count => {
-                self.nothing_past()?;
+                self.store.nothing_past(self.now_ms)?;
                 Reply::Integer(self.store.len() as i64)
             }
             Read::CommonSubsequence(query) => {
@@ -92,13 +92,13 @@ impl View<'_> {
                 lcs::reply(value(one)?, value(other)?, &query)
             }
             Read::CountInSlot { hash_slot } => {
-                self.nothing_past()?;
+                self.store.nothing_past(self.now_ms)?;
                 Reply::Integer(self.store.keyspace.slot(usize::from(hash_slot)).len() as i64)
             }
             Read::KeysInSlot { hash_slot, count } => {
-                self.nothing_past()?;
+                self.store.nothing_past(self.now_ms)?;
                 let records = self.store.keyspace.slot(usize::from(hash_slot)).iter();
-                let live = records.filter(|record| self.lives(record)).take(count);
+                let live = records.filter(|record| self.store.lives(record)).take(count);
                 Reply::Array(Reply::bulks(live.map(Record::key)))
             }
         })
@@ -119,19 +119,6 @@ impl View<'_> {
         Ok(self.find(key)?.map_or(Reply::Null, |record| Reply::bulk(record.value())))
     }
 
-    /// For answers that hang on all keys: is any deadline between the log's time and now?
-    fn nothing_past(&self) -> Result<(), PastDeadline> {
-        match self.store.keyspace.first_deadline_after(self.store.time_ms) {
-            Some(deadline_ms) if deadline_ms <= self.now_ms => Err(PastDeadline { deadline_ms }),
-            _ => Ok(()),
-        }
-    }
-
-    /// Once nothing is past: expired keys whose memory is still to be given back do not count.
-    fn lives(&self, record: &Record) -> bool {
-        record.deadline_ms() == 0 || record.deadline_ms() > self.store.time_ms
-    }
-
     fn time_to_live(&self, key: &[u8], form: TimeForm) -> Result<i64, PastDeadline> {
         let Some(record) = self.find(key)? else { return Ok(-2) };
         if record.deadline_ms() == 0 {
@@ -143,19 +130,18 @@ impl View<'_> {
         Ok(if form.seconds { (left_ms + 500) / 1000 } else { left_ms } as i64)
     }
 
+    /// At once; a loop with other things to do uses a `KeySearch`.
     fn keys(&self, pattern: &[u8]) -> Result<Reply, PastDeadline> {
-        self.nothing_past()?;
-        let live = self.store.keyspace.records().filter(|record| self.lives(record));
-        let keys = live.map(Record::key);
-        let wanted = keys.filter(|key| pattern == b"*" || glob::matches(pattern, key));
-        Ok(Reply::Array(Reply::bulks(wanted)))
+        let reading = Reading { clock_ms: self.now_ms, seed: 0 };
+        let mut search = self.store.begin_search(reading, pattern)?;
+        Ok(self.store.search_on(&mut search, usize::MAX).expect("all of them in one slice"))
     }
 
     /// The cursor is a place in one fixed order of all possible keys: by hash slot, then by hash.
     /// So a key that is there all the time is met exactly once, whatever comes and goes, and even
     /// when the next step is answered by another node.
     fn scan(&self, scan: &Scan<'_>) -> Result<Reply, PastDeadline> {
-        self.nothing_past()?;
+        self.store.nothing_past(self.now_ms)?;
         let mut found = Vec::new();
         let mut seen = 0;
         let mut cursor = scan.cursor;
@@ -190,7 +176,7 @@ impl View<'_> {
         }
         let wanted = found.into_iter().filter(|record| {
             scan.strings
-                && self.lives(record)
+                && self.store.lives(record)
                 && scan.pattern.is_none_or(|pattern| glob::matches(pattern, record.key()))
         });
         let keys = Reply::Array(Reply::bulks(wanted.map(Record::key)));
@@ -198,7 +184,7 @@ impl View<'_> {
     }
 
     fn random_key(&self, seed: u64) -> Result<Reply, PastDeadline> {
-        self.nothing_past()?;
+        self.store.nothing_past(self.now_ms)?;
         let slots = u64::from(HASH_SLOTS);
         let mut dice = seed;
         let mut roll = || {
@@ -216,7 +202,7 @@ impl View<'_> {
         let next = keyspace.occupied_slots(start).chain(keyspace.occupied_slots(0));
         for slot in tries.into_iter().chain(next) {
             let table = keyspace.slot(slot);
-            let live = || table.iter().filter(|record| self.lives(record));
+            let live = || table.iter().filter(|record| self.store.lives(record));
             match live().count() {
                 0 => {}
                 count => {

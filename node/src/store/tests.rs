@@ -151,6 +151,50 @@ fn a_damaged_snapshot_is_refused() {
 }
 
 #[test]
+fn keys_in_slices_are_the_keys() {
+    let mut store = Store::new();
+    for index in 0..3_000 {
+        apply(&mut store, 1, &["SET", &format!("k{index}"), "v"]);
+    }
+    let reading = Reading { clock_ms: 1, seed: 0 };
+    let mut search = store.begin_search(reading, b"k1*").unwrap();
+    let mut slices = 0;
+    let reply = loop {
+        slices += 1;
+        // Meanwhile keys come and go; those that stay are found all the same.
+        apply(&mut store, 1, &["SET", &format!("other{slices}"), "v"]);
+        apply(&mut store, 1, &["DEL", &format!("k2{slices}")]);
+        if let Some(reply) = store.search_on(&mut search, 100) {
+            break reply;
+        }
+    };
+    assert!(slices >= 20, "{slices} slices");
+    assert_eq!(Ok(reply), read(&store, 1, &["KEYS", "k1*"]));
+}
+
+/// 66, 42
+#[test]
+fn values_grow_to_a_limit() {
+    let mut store = Store::new();
+    apply(&mut store, 1, &["SET", "k", "12345"]);
+    let admitted = |store: &Store, words: &[&str]| {
+        let argv: Vec<&[u8]> = words.iter().map(|word| word.as_bytes()).collect();
+        let spec = crate::command::check(&argv).unwrap();
+        match crate::command::parse(spec, &argv).unwrap() {
+            crate::command::Operation::Write(write) => store.admit(&write, 10).is_ok(),
+            other => panic!("{other:?}"),
+        }
+    };
+    assert!(admitted(&store, &["APPEND", "k", "67890"]));
+    assert!(!admitted(&store, &["APPEND", "k", "678901"]));
+    assert!(admitted(&store, &["APPEND", "new", "0123456789"]));
+    assert!(admitted(&store, &["SETRANGE", "k", "9", "x"]));
+    assert!(!admitted(&store, &["SETRANGE", "k", "10", "x"]));
+    assert!(!admitted(&store, &["SETRANGE", "k", "9223372036854775807", "x"]));
+    assert!(admitted(&store, &["SET", "k", "longer than ten"]));
+}
+
+#[test]
 fn a_scan_meets_every_key_that_stays() {
     let mut store = Store::new();
     for index in 0..2_000 {

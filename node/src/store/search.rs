@@ -1,0 +1,61 @@
+//! `KEYS` in slices. Over millions of keys it takes longer than followers wait for a heartbeat,
+//! so a loop takes a slice, does what else there is to do, and comes back.
+//!
+//! What is found is then no picture of one moment, but it is bounded by two: every key that was
+//! there from beginning to end is found, every key found was there at some point in between.
+
+use super::record::Record;
+use super::{PastDeadline, Reading, Store, glob};
+use crate::command::HASH_SLOTS;
+use crate::resp::Reply;
+
+/// A `KEYS` under way.
+#[derive(Debug)]
+pub struct KeySearch {
+    pattern: Vec<u8>,
+    next_slot: usize,
+    found: Vec<Reply>,
+}
+
+impl Store {
+    pub fn begin_search(
+        &self,
+        reading: Reading,
+        pattern: &[u8],
+    ) -> Result<KeySearch, PastDeadline> {
+        self.nothing_past(reading.clock_ms)?;
+        Ok(KeySearch { pattern: pattern.to_vec(), next_slot: 0, found: Vec::new() })
+    }
+
+    /// Looks at about `records_max` more keys; the answer, once all have been looked at.
+    pub fn search_on(&self, search: &mut KeySearch, records_max: usize) -> Option<Reply> {
+        let mut seen = 0;
+        for slot in self.keyspace.occupied_slots(search.next_slot) {
+            if seen >= records_max {
+                search.next_slot = slot;
+                return None;
+            }
+            let table = self.keyspace.slot(slot);
+            seen += table.len();
+            let live = table.iter().filter(|record| self.lives(record)).map(Record::key);
+            let wanted =
+                live.filter(|key| search.pattern == b"*" || glob::matches(&search.pattern, key));
+            search.found.extend(wanted.map(Reply::bulk));
+        }
+        search.next_slot = usize::from(HASH_SLOTS);
+        Some(Reply::Array(std::mem::take(&mut search.found)))
+    }
+
+    /// For answers that hang on all keys: is any deadline between the log's time and the clock?
+    pub(super) fn nothing_past(&self, clock_ms: u64) -> Result<(), PastDeadline> {
+        match self.keyspace.first_deadline_after(self.time_ms) {
+            Some(deadline_ms) if deadline_ms <= clock_ms => Err(PastDeadline { deadline_ms }),
+            _ => Ok(()),
+        }
+    }
+
+    /// Once nothing is past: expired keys whose memory is still to be given back do not count.
+    pub(super) fn lives(&self, record: &Record) -> bool {
+        record.deadline_ms() == 0 || record.deadline_ms() > self.time_ms
+    }
+}
