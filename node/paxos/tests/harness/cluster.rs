@@ -272,19 +272,26 @@ impl Cluster {
         });
     }
 
-    /// The newest snapshot turns out to be unreadable at the next start.
-    pub fn spoil_newest_snapshot(&mut self, id: NodeId) -> bool {
+    /// The newest snapshot turns out to be unreadable at the next start. Where the log is trimmed
+    /// above the older one (after an install), the node has to learn what lies between again; only
+    /// one node may be torn like that, or chosen entries would be gone for good.
+    pub fn spoil_newest_snapshot(&mut self, id: NodeId) {
+        let may_tear = id == NodeId(1) && self.nodes.len() > 1;
         let node = self.node(id);
-        if node.process.is_some() || node.disk.snapshots.len() < 2 {
-            return false;
+        let [.., older, _newest] = node.disk.snapshots.as_slice() else { return };
+        let below = older.below;
+        let is_torn = node.disk.trimmed_below() > below;
+        if node.process.is_some() || (is_torn && !may_tear) {
+            return;
         }
         node.disk.snapshots.pop();
-        let below = node.disk.snapshots.last().map_or(Slot::FIRST, |snapshot| snapshot.below);
         self.checker.snapshot_spoiled(id, below);
         self.coverage.count(Rare::OldSnapshotUsed);
+        if is_torn {
+            self.coverage.count(Rare::TornLog);
+        }
         self.trace
             .line(|| format!("{id}'s newest snapshot is spoiled, the one below {below} is left"));
-        true
     }
 
     // ---- what can happen to a process ---------------------------------------------------------

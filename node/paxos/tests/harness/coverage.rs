@@ -45,6 +45,7 @@ rare! {
     SnapshotInstalled: "a snapshot was installed",
     SnapshotIgnored: "a late snapshot changed nothing",
     OldSnapshotUsed: "a restart fell back to the older snapshot",
+    TornLog: "a log trimmed above its store healed",
     ChunkedPromise: "a promise travelled in several chunks",
     PromiseOmitted: "a promise left out what the candidate holds",
     Paused: "a process was paused",

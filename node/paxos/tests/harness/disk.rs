@@ -123,6 +123,16 @@ impl Disk {
         self.groups.iter().flat_map(|group| group.records.iter().cloned()).collect()
     }
 
+    /// How far the journal says to be trimmed.
+    pub fn trimmed_below(&self) -> Slot {
+        let records = self.groups.iter().flat_map(|group| &group.records);
+        let trimmed = records.filter_map(|record| match record {
+            Record::TrimmedBelow(below) => Some(*below),
+            _ => None,
+        });
+        trimmed.max().unwrap_or(Slot::FIRST)
+    }
+
     /// A snapshot is synced; of the older ones only the newest is kept as a fall-back.
     pub fn keep_snapshot(&mut self, snapshot: Snapshot) {
         if self.snapshots.last().is_none_or(|newest| newest.below < snapshot.below) {
