@@ -194,14 +194,16 @@ impl Election {
     /// leader its quorum. True when it was the leader.
     pub(crate) fn on_disconnected(&mut self, peer: NodeId) -> bool {
         let was_leader = self.followed.is_some_and(|followed| followed.node == peer);
+        // By the highest-id rule silence alone counts: two heartbeats, which is soon enough.
+        let gone = was_leader && self.settings.election == ElectionStrategy::Ballot;
         if let Some(peer) = self.peers.get_mut(&peer) {
             peer.sent_chosen = None;
-            if was_leader {
+            if gone {
                 peer.received_us = None;
                 peer.echoed_us = None;
             }
         }
-        if was_leader {
+        if gone {
             self.followed = None;
         }
         was_leader
