@@ -50,7 +50,6 @@ pub enum Verb {
     Monitor(monitor::Args),
     Audit(audit::Args),
     Lock(lock::Args),
-    Monitor(monitor::Args),
     Gen(r#gen::Args),
 }
 
@@ -76,7 +75,6 @@ impl Verb {
             Verb::Monitor(args) => monitor::run(args, context).await,
             Verb::Audit(args) => audit::run(args, context).await,
             Verb::Lock(args) => lock::run(args, context).await,
-            Verb::Monitor(args) => monitor::run(args, context).await,
             Verb::Gen(args) => r#gen::run(args, context).await,
         }
     }
