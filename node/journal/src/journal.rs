@@ -320,12 +320,15 @@ impl Journal {
         self.written_bytes += next.written;
         self.syncs += 1;
         let mut old = std::mem::replace(&mut self.active, next);
-        let followed = old.note_successor();
-        let (followed, name) = (followed.map(|()| 1), segment_name(old.header.number));
-        self.syncs += match followed {
-            Err(error) if is_full(&error) => 0,
-            synced => synced.map_err(|source| Error::io("sync", self.disk.path(&name), source))?,
-        };
+        match old.note_successor() {
+            Ok(()) => self.syncs += 1,
+            // Only where a file system copies on write, and nothing but the note is lost.
+            Err(error) if is_full(&error) => {}
+            Err(source) => {
+                let path = self.disk.path(&segment_name(old.header.number));
+                return Err(Error::io("sync", path, source));
+            }
+        }
         self.closed.push_back(Closed {
             number: old.header.number,
             file_bytes: old.header.file_bytes,

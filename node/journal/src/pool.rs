@@ -13,8 +13,9 @@ use crate::segment::{FileKind, file_name};
 
 /// How many files stay ready beyond the reserve: one to roll into.
 const READY_BEYOND_RESERVE: usize = 1;
-/// How many may be kept beyond the reserve when segments are recycled.
-const KEPT_BEYOND_RESERVE: usize = 2;
+/// How many may be kept beyond the reserve when segments are recycled: about what is let go of at
+/// once, when a snapshot was taken; each that is removed instead is filled with zeroes again soon.
+const KEPT_BEYOND_RESERVE: usize = 4;
 /// The most that is written between two syncs while a file is filled at once.
 const FILL_SLICE_BYTES: u64 = 8 << 20;
 
