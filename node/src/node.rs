@@ -11,23 +11,26 @@
 //!   write of its own connection it takes a place in the batch, so that it sees that write;
 //! - without a leader it is held, for a second by default, then refused: surely not done.
 
+mod applying;
+mod waiting;
+
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::Bytes;
 use config::Behaviour;
 use paxos::{
     BatchId, Configuration, Envelope, NodeId, Note, Now, Output, Position, ReadId, Record, Replica,
-    Slot, Value,
+    Slot,
 };
 use rand::{RngCore, SeedableRng, rngs::SmallRng};
 
-use crate::batch::{Batch, BatchBuilder};
+use crate::batch::BatchBuilder;
 use crate::clients::{Clients, Held, Sequence, SessionId};
 use crate::clock::LogClock;
 use crate::command::{self, Spec};
 use crate::metrics::Op;
 use crate::resp::Reply;
-use crate::store::{Applying, Reading, Store};
+use crate::store::Store;
 
 /// What a turn asks of the world.
 #[derive(Debug, Default)]
@@ -396,260 +399,6 @@ impl Node {
             self.reopen_items(now);
             let waiting = std::mem::take(&mut self.reads);
             self.redirect_reads(now, waiting);
-        }
-    }
-
-    /// Puts the requests of the open batch back to where they are held.
-    fn reopen_items(&mut self, now: Now) {
-        let payload = std::mem::take(&mut self.open).finish(0, 0);
-        let items = std::mem::take(&mut self.open_items);
-        let mut batch = Batch::read(&payload).expect("this node's own bytes");
-        let mut argv = Vec::new();
-        let mut by_session: BTreeMap<SessionId, Vec<Held>> = BTreeMap::new();
-        for Item { session, sequence, kind } in items {
-            let argv = match kind {
-                ItemKind::Read(argv) => argv,
-                ItemKind::Write => {
-                    batch.next_command(&mut argv).expect("this node's own bytes");
-                    argv.iter().map(|argument| payload.slice_ref(argument)).collect()
-                }
-            };
-            if let Some(client) = self.clients.get_mut(session) {
-                client.writes_pending -= 1;
-            }
-            by_session.entry(session).or_default().push(Held { sequence, argv });
-        }
-        let until_us = now.mono_us + self.behaviour.hold_ms * 1_000;
-        for (session, held) in by_session {
-            self.clients.hold_first(session, held, until_us);
-        }
-    }
-
-    // ---- apply and reply ------------------------------------------------------------------------
-
-    /// Applies chosen slots in order; answers those whose batch was proposed here.
-    fn apply(&mut self, now: Now, applicable: Vec<(Slot, Value)>) {
-        for (slot, value) in applicable {
-            assert!(
-                slot == self.first_unapplied,
-                "slot {slot} is not the next to apply, {}",
-                self.first_unapplied
-            );
-            self.first_unapplied = slot.next();
-            self.apply_value(now, slot, value);
-            if slot.0 % HASH_EVERY_SLOTS == 0 {
-                self.hashes.push_back((slot, self.store.state_hash()));
-                if self.hashes.len() > HASHES_MAX {
-                    self.hashes.pop_front();
-                }
-            }
-        }
-    }
-
-    fn apply_value(&mut self, now: Now, slot: Slot, value: Value) {
-        if let Value::Batch { id, payload } = value {
-            let in_flight = self.in_flight.remove(&id);
-            if let Some(in_flight) = &in_flight {
-                let took_us = now.mono_us.saturating_sub(in_flight.proposed_us);
-                self.counts.committed.push((took_us, in_flight.items.len() as u32));
-            }
-            self.apply_batch(
-                slot,
-                &payload,
-                in_flight.map(|batch| batch.items).unwrap_or_default(),
-            );
-        }
-    }
-
-    fn apply_batch(&mut self, slot: Slot, payload: &[u8], items: Vec<Item>) {
-        let mut batch = match Batch::read(payload) {
-            Ok(batch) => batch,
-            Err(error) => panic!("slot {slot} cannot be applied: {error}"),
-        };
-        let time_ms = batch.stamp_ms.max(self.store.time_ms());
-        let applying = Applying { slot: slot.0, time_ms, seed: batch.seed };
-        self.store.mark_time(time_ms);
-        let mut items = VecDeque::from(items);
-        let mut argv = Vec::new();
-        loop {
-            self.serve_reads_in_batch(applying, &mut items);
-            let more = batch.next_command(&mut argv);
-            match more {
-                Ok(true) => {}
-                Ok(false) => break,
-                Err(error) => panic!("slot {slot} cannot be applied: {error}"),
-            }
-            let reply = self.store.apply(applying, &argv);
-            self.counts.applied_commands += 1;
-            if let Some(item) = items.pop_front() {
-                if let Some(client) = self.clients.get_mut(item.session) {
-                    client.last_write_slot = slot.0;
-                }
-                self.reply_to_item(&item, &reply);
-            }
-        }
-        assert!(items.is_empty(), "slot {slot} answers fewer requests than were proposed in it");
-    }
-
-    /// The reads that stand at the front of a batch's requests.
-    fn serve_reads_in_batch(&mut self, applying: Applying, items: &mut VecDeque<Item>) {
-        while let Some(Item { kind: ItemKind::Read(argv), .. }) = items.front() {
-            let argv: Vec<&[u8]> = argv.iter().map(|argument| &argument[..]).collect();
-            let reply = self
-                .store
-                .read(Reading { clock_ms: applying.time_ms, seed: applying.seed }, &argv)
-                .expect("at the log's own time nothing is past its deadline");
-            self.counts.reads_served += 1;
-            let item = items.pop_front().expect("it was just looked at");
-            self.reply_to_item(&item, &reply);
-        }
-    }
-
-    fn reply_to_item(&mut self, item: &Item, reply: &Reply) {
-        if let Some(client) = self.clients.get_mut(item.session) {
-            client.writes_pending -= 1;
-        }
-        self.clients.complete(item.session, item.sequence, reply);
-    }
-
-    /// A round has confirmed these reads: serve them from the store.
-    fn serve_reads(&mut self, now: Now, id: ReadId) {
-        let waiting = self.reads_under_way.remove(&id).unwrap_or_default();
-        let clock_ms = self.log_time_ms(now).unwrap_or_else(|| self.store.time_ms());
-        let reading = Reading { clock_ms, seed: self.random.next_u64() };
-        for WaitingRead { session, sequence, argv } in waiting {
-            let arguments: Vec<&[u8]> = argv.iter().map(|argument| &argument[..]).collect();
-            let result = self.store.read(reading, &arguments);
-            let Some(client) = self.clients.get_mut(session) else { continue };
-            client.reads_pending -= 1;
-            match result {
-                Ok(reply) => {
-                    self.counts.reads_served += 1;
-                    self.clients.complete(session, sequence, &reply);
-                }
-                // The key's time is up, but the log does not say so yet: the read takes a place in
-                // the log, behind a time mark.
-                Err(_past_deadline) => {
-                    client.writes_pending += 1;
-                    let kind = ItemKind::Read(argv);
-                    self.open_items.push(Item { session, sequence, kind });
-                }
-            }
-        }
-    }
-
-    /// These reads cannot be served here any more. They have no effect, so they may start again.
-    fn redirect_reads(&mut self, now: Now, waiting: Vec<WaitingRead>) {
-        let until_us = now.mono_us + self.behaviour.hold_ms * 1_000;
-        let mut by_session: BTreeMap<SessionId, Vec<Held>> = BTreeMap::new();
-        for WaitingRead { session, sequence, argv } in waiting {
-            if let Some(client) = self.clients.get_mut(session) {
-                client.reads_pending -= 1;
-            }
-            by_session.entry(session).or_default().push(Held { sequence, argv });
-        }
-        for (session, held) in by_session {
-            self.clients.hold_first(session, held, until_us);
-        }
-    }
-
-    /// Another batch was chosen in this one's slot: surely not done, and the client is told so.
-    fn refuse_lost(&mut self, id: BatchId) {
-        let Some(in_flight) = self.in_flight.remove(&id) else { return };
-        self.counts.batches_lost += 1;
-        let reply = self.not_done();
-        for item in in_flight.items {
-            self.reply_to_item(&item, &reply);
-        }
-    }
-
-    /// The redirection for a request that was surely not done, or the wish to try again.
-    fn not_done(&self) -> Reply {
-        let leader = self.replica.leader().filter(|leader| *leader != self.replica.id());
-        match leader.and_then(|leader| self.configuration().members.get(&leader)) {
-            Some(member) => Reply::error(format!("MOVED 0 {}", member.client_address)),
-            None => Reply::error("TRYAGAIN The leader changed, the command was not executed"),
-        }
-    }
-
-    /// The fate of this batch cannot be learned here: no reply would be true, so the connections
-    /// are closed.
-    fn cut_off(&mut self, id: BatchId) {
-        let Some(in_flight) = self.in_flight.remove(&id) else { return };
-        self.counts.batches_unknown += 1;
-        for item in in_flight.items {
-            if let Some(client) = self.clients.get_mut(item.session) {
-                client.closing = true;
-            }
-            self.clients.touch(item.session);
-        }
-    }
-
-    /// Clients of batches whose fate stays unknown for too long after this node was deposed.
-    fn give_up_verdicts(&mut self, now: Now) {
-        if self.replica.leading().is_some() {
-            return;
-        }
-        let overdue: Vec<BatchId> = self
-            .in_flight
-            .iter()
-            .filter(|(_, batch)| {
-                now.mono_us.saturating_sub(batch.proposed_us.max(self.deposed_us)) > VERDICT_US_MAX
-            })
-            .map(|(id, _)| *id)
-            .collect();
-        for id in overdue {
-            self.cut_off(id);
-        }
-    }
-
-    // ---- requests that wait -------------------------------------------------------------------
-
-    /// Tries held requests again, connection by connection, in order.
-    fn retry_held(&mut self, now: Now) {
-        for session in self.clients.take_holding() {
-            while let Some(held) = self.clients.take_first_held(session) {
-                let argv: Vec<&[u8]> = held.argv.iter().map(|argument| &argument[..]).collect();
-                let spec = command::check(&argv).expect("it was checked at the door");
-                if !self.take(now, session, held.sequence, spec, &argv) {
-                    self.clients.put_first_held(session, held);
-                    break;
-                }
-            }
-            if self.clients.get(session).is_some_and(|session| session.has_held()) {
-                self.clients.still_holding(session);
-            }
-        }
-    }
-
-    /// Refuses what was held for too long: surely not done. Every later request that its connection
-    /// has already sent is refused with it.
-    fn refuse_overdue(&mut self, now: Now) {
-        if !self.clients.has_holding() {
-            return;
-        }
-        self.retry_held(now);
-        // A leader with work in flight is slow, not absent: its clients are asked to try again.
-        let reply = match self.replica.leading() {
-            Some(_) => {
-                Reply::error("TRYAGAIN The cluster is overloaded, the command was not executed")
-            }
-            None => {
-                Reply::error("CLUSTERDOWN The cluster has no leader, the command was not executed")
-            }
-        };
-        for session in self.clients.take_holding() {
-            let Some(client) = self.clients.get(session) else { continue };
-            // What waits for replies of its own connection is not overdue: they will come.
-            let waits_for_own = client.writes_pending > 0 || client.reads_pending > 0;
-            if waits_for_own || client.held_until_us > now.mono_us {
-                self.clients.still_holding(session);
-                continue;
-            }
-            while let Some(held) = self.clients.take_first_held(session) {
-                self.counts.held_refused += 1;
-                self.clients.complete(session, held.sequence, &reply);
-            }
         }
     }
 
