@@ -1,0 +1,175 @@
+//! From chosen slots to replies: what is applied is answered, what lost its slot is refused, and a
+//! fate that cannot be known is never answered at all.
+
+use std::collections::VecDeque;
+
+use paxos::{BatchId, Now, ReadId, Slot, Value};
+use rand::RngCore;
+
+use super::{HASH_EVERY_SLOTS, HASHES_MAX, Item, ItemKind, Node, VERDICT_US_MAX, WaitingRead};
+use crate::batch::Batch;
+use crate::resp::Reply;
+use crate::store::{Applying, Reading};
+
+impl Node {
+    /// Applies chosen slots in order; answers those whose batch was proposed here.
+    pub(super) fn apply(&mut self, now: Now, applicable: Vec<(Slot, Value)>) {
+        for (slot, value) in applicable {
+            assert!(
+                slot == self.first_unapplied,
+                "slot {slot} is not the next to apply, {}",
+                self.first_unapplied
+            );
+            self.first_unapplied = slot.next();
+            self.apply_value(now, slot, value);
+            if slot.0 % HASH_EVERY_SLOTS == 0 {
+                self.hashes.push_back((slot, self.store.state_hash()));
+                if self.hashes.len() > HASHES_MAX {
+                    self.hashes.pop_front();
+                }
+            }
+        }
+    }
+
+    pub(super) fn apply_value(&mut self, now: Now, slot: Slot, value: Value) {
+        if let Value::Batch { id, payload } = value {
+            let in_flight = self.in_flight.remove(&id);
+            if let Some(in_flight) = &in_flight {
+                let took_us = now.mono_us.saturating_sub(in_flight.proposed_us);
+                self.counts.committed.push((took_us, in_flight.items.len() as u32));
+            }
+            self.apply_batch(
+                slot,
+                &payload,
+                in_flight.map(|batch| batch.items).unwrap_or_default(),
+            );
+        }
+    }
+
+    pub(super) fn apply_batch(&mut self, slot: Slot, payload: &[u8], items: Vec<Item>) {
+        let mut batch = match Batch::read(payload) {
+            Ok(batch) => batch,
+            Err(error) => panic!("slot {slot} cannot be applied: {error}"),
+        };
+        let time_ms = batch.stamp_ms.max(self.store.time_ms());
+        let applying = Applying { slot: slot.0, time_ms, seed: batch.seed };
+        self.store.mark_time(time_ms);
+        let mut items = VecDeque::from(items);
+        let mut argv = Vec::new();
+        loop {
+            self.serve_reads_in_batch(applying, &mut items);
+            let more = batch.next_command(&mut argv);
+            match more {
+                Ok(true) => {}
+                Ok(false) => break,
+                Err(error) => panic!("slot {slot} cannot be applied: {error}"),
+            }
+            let reply = self.store.apply(applying, &argv);
+            self.counts.applied_commands += 1;
+            if let Some(item) = items.pop_front() {
+                if let Some(client) = self.clients.get_mut(item.session) {
+                    client.last_write_slot = slot.0;
+                }
+                self.reply_to_item(&item, &reply);
+            }
+        }
+        assert!(items.is_empty(), "slot {slot} answers fewer requests than were proposed in it");
+    }
+
+    /// The reads that stand at the front of a batch's requests.
+    pub(super) fn serve_reads_in_batch(&mut self, applying: Applying, items: &mut VecDeque<Item>) {
+        while let Some(Item { kind: ItemKind::Read(argv), .. }) = items.front() {
+            let argv: Vec<&[u8]> = argv.iter().map(|argument| &argument[..]).collect();
+            let reply = self
+                .store
+                .read(Reading { clock_ms: applying.time_ms, seed: applying.seed }, &argv)
+                .expect("at the log's own time nothing is past its deadline");
+            self.counts.reads_served += 1;
+            let item = items.pop_front().expect("it was just looked at");
+            self.reply_to_item(&item, &reply);
+        }
+    }
+
+    pub(super) fn reply_to_item(&mut self, item: &Item, reply: &Reply) {
+        if let Some(client) = self.clients.get_mut(item.session) {
+            client.writes_pending -= 1;
+        }
+        self.clients.complete(item.session, item.sequence, reply);
+    }
+
+    /// A round has confirmed these reads: serve them from the store.
+    pub(super) fn serve_reads(&mut self, now: Now, id: ReadId) {
+        let waiting = self.reads_under_way.remove(&id).unwrap_or_default();
+        let clock_ms = self.log_time_ms(now).unwrap_or_else(|| self.store.time_ms());
+        let reading = Reading { clock_ms, seed: self.random.next_u64() };
+        for WaitingRead { session, sequence, argv } in waiting {
+            let arguments: Vec<&[u8]> = argv.iter().map(|argument| &argument[..]).collect();
+            let result = self.store.read(reading, &arguments);
+            let Some(client) = self.clients.get_mut(session) else { continue };
+            client.reads_pending -= 1;
+            match result {
+                Ok(reply) => {
+                    self.counts.reads_served += 1;
+                    self.clients.complete(session, sequence, &reply);
+                }
+                // The key's time is up, but the log does not say so yet: the read takes a place in
+                // the log, behind a time mark.
+                Err(_past_deadline) => {
+                    client.writes_pending += 1;
+                    let kind = ItemKind::Read(argv);
+                    self.open_items.push(Item { session, sequence, kind });
+                }
+            }
+        }
+    }
+
+    /// Another batch was chosen in this one's slot: surely not done, and the client is told so.
+    pub(super) fn refuse_lost(&mut self, id: BatchId) {
+        let Some(in_flight) = self.in_flight.remove(&id) else { return };
+        self.counts.batches_lost += 1;
+        let reply = self.not_done();
+        for item in in_flight.items {
+            self.reply_to_item(&item, &reply);
+        }
+    }
+
+    /// The redirection for a request that was surely not done, or the wish to try again.
+    pub(super) fn not_done(&self) -> Reply {
+        let leader = self.replica.leader().filter(|leader| *leader != self.replica.id());
+        match leader.and_then(|leader| self.configuration().members.get(&leader)) {
+            Some(member) => Reply::error(format!("MOVED 0 {}", member.client_address)),
+            None => Reply::error("TRYAGAIN The leader changed, the command was not executed"),
+        }
+    }
+
+    /// The fate of this batch cannot be learned here: no reply would be true, so the connections
+    /// are closed.
+    pub(super) fn cut_off(&mut self, id: BatchId) {
+        let Some(in_flight) = self.in_flight.remove(&id) else { return };
+        self.counts.batches_unknown += 1;
+        for item in in_flight.items {
+            if let Some(client) = self.clients.get_mut(item.session) {
+                client.closing = true;
+            }
+            self.clients.touch(item.session);
+        }
+    }
+
+    /// Clients of batches whose fate stays unknown for too long after this node was deposed.
+    pub(super) fn give_up_verdicts(&mut self, now: Now) {
+        if self.replica.leading().is_some() {
+            return;
+        }
+        let overdue: Vec<BatchId> = self
+            .in_flight
+            .iter()
+            .filter(|(_, batch)| {
+                now.mono_us.saturating_sub(batch.proposed_us.max(self.deposed_us)) > VERDICT_US_MAX
+            })
+            .map(|(id, _)| *id)
+            .collect();
+        for id in overdue {
+            self.cut_off(id);
+        }
+    }
+}

@@ -1,0 +1,103 @@
+//! Requests that cannot be taken yet: no leader, a full window, or an earlier request of their
+//! connection. They are held in order, tried again in order, and refused together.
+
+use std::collections::BTreeMap;
+
+use paxos::Now;
+
+use super::{Item, ItemKind, Node, WaitingRead};
+use crate::batch::Batch;
+use crate::clients::{Held, SessionId};
+use crate::command;
+use crate::resp::Reply;
+
+impl Node {
+    /// Tries held requests again, connection by connection, in order.
+    pub(super) fn retry_held(&mut self, now: Now) {
+        for session in self.clients.take_holding() {
+            while let Some(held) = self.clients.take_first_held(session) {
+                let argv: Vec<&[u8]> = held.argv.iter().map(|argument| &argument[..]).collect();
+                let spec = command::check(&argv).expect("it was checked at the door");
+                if !self.take(now, session, held.sequence, spec, &argv) {
+                    self.clients.put_first_held(session, held);
+                    break;
+                }
+            }
+            if self.clients.get(session).is_some_and(|session| session.has_held()) {
+                self.clients.still_holding(session);
+            }
+        }
+    }
+
+    /// Refuses what was held for too long: surely not done. Every later request that its connection
+    /// has already sent is refused with it.
+    pub(super) fn refuse_overdue(&mut self, now: Now) {
+        if !self.clients.has_holding() {
+            return;
+        }
+        self.retry_held(now);
+        // A leader with work in flight is slow, not absent: its clients are asked to try again.
+        let reply = match self.replica.leading() {
+            Some(_) => {
+                Reply::error("TRYAGAIN The cluster is overloaded, the command was not executed")
+            }
+            None => {
+                Reply::error("CLUSTERDOWN The cluster has no leader, the command was not executed")
+            }
+        };
+        for session in self.clients.take_holding() {
+            let Some(client) = self.clients.get(session) else { continue };
+            // What waits for replies of its own connection is not overdue: they will come.
+            let waits_for_own = client.writes_pending > 0 || client.reads_pending > 0;
+            if waits_for_own || client.held_until_us > now.mono_us {
+                self.clients.still_holding(session);
+                continue;
+            }
+            while let Some(held) = self.clients.take_first_held(session) {
+                self.counts.held_refused += 1;
+                self.clients.complete(session, held.sequence, &reply);
+            }
+        }
+    }
+
+    /// Puts the requests of the open batch back to where they are held.
+    pub(super) fn reopen_items(&mut self, now: Now) {
+        let payload = std::mem::take(&mut self.open).finish(0, 0);
+        let items = std::mem::take(&mut self.open_items);
+        let mut batch = Batch::read(&payload).expect("this node's own bytes");
+        let mut argv = Vec::new();
+        let mut by_session: BTreeMap<SessionId, Vec<Held>> = BTreeMap::new();
+        for Item { session, sequence, kind } in items {
+            let argv = match kind {
+                ItemKind::Read(argv) => argv,
+                ItemKind::Write => {
+                    batch.next_command(&mut argv).expect("this node's own bytes");
+                    argv.iter().map(|argument| payload.slice_ref(argument)).collect()
+                }
+            };
+            if let Some(client) = self.clients.get_mut(session) {
+                client.writes_pending -= 1;
+            }
+            by_session.entry(session).or_default().push(Held { sequence, argv });
+        }
+        let until_us = now.mono_us + self.behaviour.hold_ms * 1_000;
+        for (session, held) in by_session {
+            self.clients.hold_first(session, held, until_us);
+        }
+    }
+
+    /// These reads cannot be served here any more. They have no effect, so they may start again.
+    pub(super) fn redirect_reads(&mut self, now: Now, waiting: Vec<WaitingRead>) {
+        let until_us = now.mono_us + self.behaviour.hold_ms * 1_000;
+        let mut by_session: BTreeMap<SessionId, Vec<Held>> = BTreeMap::new();
+        for WaitingRead { session, sequence, argv } in waiting {
+            if let Some(client) = self.clients.get_mut(session) {
+                client.reads_pending -= 1;
+            }
+            by_session.entry(session).or_default().push(Held { sequence, argv });
+        }
+        for (session, held) in by_session {
+            self.clients.hold_first(session, held, until_us);
+        }
+    }
+}
