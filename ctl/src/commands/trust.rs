@@ -29,7 +29,13 @@ struct Found {
     name: String,
     known_hosts: std::path::PathBuf,
     lines: Vec<String>,
-    recorded: Vec<String>,
+    recorded: Vec<Recorded>,
+}
+
+/// A line of the file that is about a host: with the host's name, and as it stands there.
+struct Recorded {
+    line: String,
+    raw: String,
 }
 
 pub async fn run(args: Args, context: &Context) -> Result<ExitCode, Error> {
@@ -80,14 +86,23 @@ async fn scan(host: &Host) -> Result<Found, Error> {
     Ok(Found { name: host.name.clone(), known_hosts: destination.known_hosts, lines, recorded })
 }
 
-/// The lines of our own file that speak of the same hosts as `lines` (a jump host's among them).
-fn recorded(destination: &Destination, lines: &[String]) -> Vec<String> {
-    let text = std::fs::read_to_string(&destination.known_hosts).unwrap_or_default();
-    let subjects: Vec<&str> = lines.iter().filter_map(|line| subject(line)).collect();
-    text.lines()
-        .filter(|line| subject(line).is_some_and(|name| subjects.contains(&name)))
-        .map(str::to_owned)
-        .collect()
+/// What our own file has about the hosts of `lines` (a jump host's among them). `ssh-keygen -F` looks,
+/// as only it can read names that were hashed.
+fn recorded(destination: &Destination, lines: &[String]) -> Vec<Recorded> {
+    let mut recorded = Vec::new();
+    for subject in lines.iter().filter_map(|line| subject(line)) {
+        let found = std::process::Command::new("ssh-keygen")
+            .args(["-F", subject, "-f"])
+            .arg(&destination.known_hosts)
+            .output();
+        let Ok(found) = found else { continue };
+        let text = String::from_utf8_lossy(&found.stdout);
+        for line in text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()) {
+            let rest = line.split_once(' ').map_or("", |(_, rest)| rest);
+            recorded.push(Recorded { line: format!("{subject} {rest}"), raw: line.to_owned() });
+        }
+    }
+    recorded
 }
 
 /// The host that a known_hosts line is about: `name`, or `[name]:port`.
@@ -108,10 +123,11 @@ impl Found {
 
     fn is_changed(&self) -> bool {
         let other_key = |line: &String| {
-            let same_host = |old: &&String| subject(old) == subject(line);
-            let rivals: Vec<&String> = self
+            let same_host = |old: &&str| subject(old) == subject(line);
+            let rivals: Vec<&str> = self
                 .recorded
                 .iter()
+                .map(|old| old.line.as_str())
                 .filter(same_host)
                 .filter(|old| key(old).map(|key| key.0) == key(line).map(|key| key.0))
                 .collect();
@@ -121,7 +137,8 @@ impl Found {
     }
 
     fn knows(&self, line: &str) -> bool {
-        self.recorded.iter().any(|old| subject(old) == subject(line) && key(old) == key(line))
+        let same = |old: &str| subject(old) == subject(line) && key(old) == key(line);
+        self.recorded.iter().any(|old| same(&old.line))
     }
 }
 
@@ -202,11 +219,14 @@ fn record(found: &Found) -> Result<(), Error> {
     let doing = format!("record host keys in {}", path.display());
     let failed = |cause: std::io::Error| Error::usage(&*doing).because(cause);
     let old = std::fs::read_to_string(path).unwrap_or_default();
-    let replaced = |line: &str| {
+    // The old key of a host must go: while it stands there it is believed.
+    let rival = |old: &Recorded| {
         found.lines.iter().any(|new| {
-            subject(new) == subject(line) && key(new).map(|key| key.0) == key(line).map(|key| key.0)
+            subject(new) == subject(&old.line)
+                && key(new).map(|key| key.0) == key(&old.line).map(|key| key.0)
         })
     };
+    let replaced = |line: &str| found.recorded.iter().any(|old| old.raw == line && rival(old));
     let kept: Vec<&str> = old.lines().filter(|line| !replaced(line)).collect();
     let mut text = kept.join("\n");
     if !text.is_empty() {
@@ -253,7 +273,10 @@ mod tests {
             name: "n1".to_owned(),
             known_hosts: "known_hosts".into(),
             lines: vec!["10.0.0.1 ssh-ed25519 AAAA".to_owned()],
-            recorded: recorded.iter().map(|line| (*line).to_owned()).collect(),
+            recorded: recorded
+                .iter()
+                .map(|line| Recorded { line: (*line).to_owned(), raw: (*line).to_owned() })
+                .collect(),
         };
         assert!(found(&[]).is_new());
         assert!(!found(&["10.0.0.1 ssh-ed25519 AAAA"]).is_new());

@@ -263,6 +263,7 @@ fn write_config(control: &Path, destination: &Destination) -> io::Result<PathBuf
          UserKnownHostsFile \"{known_hosts}\"{users_own}\n\
          StrictHostKeyChecking {strict}\n\
          UpdateHostKeys no\n\
+         HashKnownHosts no\n\
          BatchMode yes\n\
          ConnectTimeout {seconds}\n\
          ServerAliveInterval 5\n\
