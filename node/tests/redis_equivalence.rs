@@ -222,6 +222,8 @@ fn conversations() {
             "COMMAND GETKEYS lcs a b len",
             "COMMAND GETKEYS del a b c",
             "COMMAND GETKEYSANDFLAGS mget a b",
+            "COMMAND GETKEYSANDFLAGS set a b",
+            "COMMAND GETKEYSANDFLAGS set a b XX GET",
             "COMMAND GETKEYSANDFLAGS rename a b",
             "COMMAND GETKEYSANDFLAGS get k",
             "COMMAND COUNT x",

@@ -74,7 +74,11 @@ pub(super) fn getkeysandflags(_door: &mut Door<'_>, argv: &[&[u8]]) -> Reply {
     };
     let keys = spec.keys.iter().flat_map(|keys| {
         keys.of(command).map(|key| {
-            let access = Reply::statuses(keys.access.split(' '));
+            // Only with `GET` does `SET` look at what it overwrites.
+            let blind = spec.name == "set"
+                && !command[3..].iter().any(|option| option.eq_ignore_ascii_case(b"get"));
+            let access = if blind { "OW update" } else { keys.access };
+            let access = Reply::statuses(access.split(' '));
             Reply::Array(vec![Reply::bulk(key), Reply::Set(access)])
         })
     });

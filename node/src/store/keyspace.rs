@@ -117,6 +117,7 @@ impl Keyspace {
 
     /// Records, tables and index; an estimate to a few per cent.
     pub(super) fn memory_bytes(&self) -> usize {
+        // Nine bytes a bucket, of which half to seven eighths are in use.
         const ENTRY: usize = 14;
         const DEADLINE: usize = 40;
         let tables = size_of::<HashSlot>() * self.slots.len();
@@ -224,13 +225,14 @@ impl Keyspace {
         self.graveyard.extend(slots.into_iter().filter(|slot| slot.table.capacity() > 0));
     }
 
-    /// Gives back the memory of about `records_max` cleared records.
-    pub(super) fn reclaim(&mut self, records_max: usize) {
+    /// Gives back the memory of about `records_max` cleared records; whether there is more.
+    pub(super) fn reclaim(&mut self, records_max: usize) -> bool {
         let mut records = 0;
         while records < records_max {
-            let Some(slot) = self.graveyard.pop() else { return };
+            let Some(slot) = self.graveyard.pop() else { return false };
             records += slot.table.len() + 1;
         }
+        !self.graveyard.is_empty()
     }
 
     /// A record went from `before` to `after`; `None` for not being there.

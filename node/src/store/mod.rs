@@ -123,6 +123,12 @@ impl Store {
         self.advance(time_ms, DUE_PER_TIME_MARK);
     }
 
+    /// Gives back the memory of about `records_max` keys that `FLUSHALL` removed; true while there
+    /// is more. Every command does a little of it; a loop with nothing else to do does the rest.
+    pub fn reclaim(&mut self, records_max: usize) -> bool {
+        self.keyspace.reclaim(records_max)
+    }
+
     /// Time never goes back. Part of every apply, so it happens on every node alike.
     fn advance(&mut self, time_ms: u64, due_max: usize) {
         self.time_ms = self.time_ms.max(time_ms);

@@ -126,8 +126,10 @@ impl Record {
         &self.bytes()[SAVED..]
     }
 
+    /// What it takes of memory: allocators have four sizes between a power of two and the next.
     pub(super) fn memory_bytes(&self) -> usize {
-        self.length()
+        let step = (self.length().next_power_of_two() / 8).max(16);
+        self.length().next_multiple_of(step)
     }
 
     /// Writes another value over this one, in place if it has the same length.
