@@ -57,6 +57,16 @@ impl Pair {
         }
     }
 
+    /// Of the documentation, what programs read: the syntax. The prose is our own.
+    fn check_arguments(&mut self, name: &str) {
+        let command = words(&format!("COMMAND DOCS {name}"));
+        self.real.send(std::slice::from_ref(&command));
+        let real = self.real.receive();
+        let ours = self.ours.run(&command);
+        let arguments = |docs: &[u8]| frames::documented_arguments(docs).escape_ascii().to_string();
+        assert_eq!(arguments(&ours), arguments(&real), "{:?} {name}", self.protocol);
+    }
+
     fn check_all(&mut self, lines: &[&str]) {
         for line in lines {
             self.check(&[words(line)]);
@@ -254,6 +264,7 @@ fn the_table_is_that_of_redis() {
                 // Younger than the version that we follow.
                 if spec.name != "client|setinfo" {
                     pair.check_all(&[&format!("COMMAND INFO {}", spec.name)]);
+                    pair.check_arguments(spec.name);
                     count += 1;
                 }
             }

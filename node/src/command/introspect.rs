@@ -3,7 +3,7 @@
 
 use super::context::Door;
 use super::spec::{Keys, Spec};
-use super::{find, table};
+use super::{find, syntax, table};
 use crate::resp::Reply;
 use crate::store::glob;
 
@@ -147,6 +147,11 @@ fn docs_of(spec: &Spec) -> Reply {
         (Reply::bulk("group"), Reply::bulk(spec.group.name())),
         (Reply::bulk("complexity"), Reply::bulk(spec.complexity)),
     ];
+    let arguments = syntax::arguments(spec.name);
+    if !arguments.is_empty() {
+        let arguments = arguments.iter().map(syntax::Argument::docs).collect();
+        fields.push((Reply::bulk("arguments"), Reply::Array(arguments)));
+    }
     if !spec.subcommands.is_empty() {
         let subcommands = spec.subcommands.iter();
         let docs = subcommands.map(|spec| (Reply::bulk(spec.name), docs_of(spec))).collect();

@@ -23,6 +23,7 @@ pub mod operation;
 mod server;
 mod spec;
 mod strings;
+mod syntax;
 pub mod table;
 
 pub use access::{authenticate, authorize};

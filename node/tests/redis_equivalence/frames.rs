@@ -51,6 +51,13 @@ fn items(array: &[u8]) -> Vec<&[u8]> {
     items
 }
 
+/// The field `arguments` of a `COMMAND DOCS` of one command, or nothing.
+pub(crate) fn documented_arguments(docs: &[u8]) -> &[u8] {
+    let fields = items(items(docs)[1]);
+    let place = fields.iter().step_by(2).position(|name| *name == b"$9\r\narguments\r\n");
+    place.map_or(b"", |place| fields[2 * place + 1])
+}
+
 /// The reply with what Redis leaves open taken out of it: the order of keys.
 pub(crate) fn comparable(command: &[Vec<u8>], reply: &[u8]) -> Vec<u8> {
     let sorted = |array: &[u8]| {
