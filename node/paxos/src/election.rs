@@ -72,11 +72,16 @@ pub(crate) struct Election {
     last_tick_us: u64,
     /// Since when everything has spoken for taking over.
     eligible_since_us: Option<u64>,
-    /// No candidacy before: somebody else's is under way, or the own one has failed.
+    /// No candidacy before: the own one has failed.
     deferred_until_us: u64,
+    /// Nor before this: another's is under way, in a ballot that this node has promised. Over as
+    /// soon as that ballot leads.
+    candidate_until_us: u64,
     /// Failed attempts at phase 1 in a row.
     attempts: u32,
     quorum_connected_us: u64,
+    /// When this node last became leader.
+    elected_us: Option<u64>,
     elections_us: VecDeque<u64>,
     jitter_us: u64,
     random: u64,
@@ -99,8 +104,10 @@ impl Election {
             last_tick_us: now_us,
             eligible_since_us: None,
             deferred_until_us: now_us,
+            candidate_until_us: now_us,
             attempts: 0,
             quorum_connected_us: now_us,
+            elected_us: None,
             elections_us: VecDeque::new(),
             jitter_us: 0,
             random: settings.seed,
@@ -157,6 +164,7 @@ impl Election {
                 let can_choose = heartbeat.quorum_connected;
                 let newer = self.followed.is_none_or(|followed| ballot >= followed.ballot);
                 if newer {
+                    self.candidate_until_us = now_us;
                     self.followed =
                         Some(Followed { node: from, ballot, heard_us: now_us, can_choose });
                 }
@@ -173,6 +181,7 @@ impl Election {
             Some(followed) if ballot < followed.ballot => {}
             Some(followed) if ballot == followed.ballot => followed.heard_us = now_us,
             _ => {
+                self.candidate_until_us = now_us;
                 self.followed = Some(Followed {
                     node: ballot.node,
                     ballot,
@@ -186,7 +195,7 @@ impl Election {
     /// This node has promised another's `ballot`: let that candidate finish its phase 1 first.
     pub(crate) fn on_promised_other(&mut self, ballot: Ballot, now_us: u64) {
         self.followed = self.followed.filter(|followed| followed.ballot >= ballot);
-        self.defer(now_us, self.settings.timing.phase1_us);
+        self.candidate_until_us = now_us + self.settings.timing.phase1_us;
     }
 
     /// The connection to `peer` has closed. If it was the leader, it counts as gone until it is
@@ -213,6 +222,7 @@ impl Election {
         self.followed = None;
         self.attempts = 0;
         self.quorum_connected_us = now_us;
+        self.elected_us = Some(now_us);
         self.note_election(now_us);
     }
 
@@ -294,6 +304,16 @@ impl Election {
         own_vote + others >= configuration.quorum_size()
     }
 
+    /// Does a leader reach a quorum? A quorum of promises proves it for a while, before the echoes
+    /// of the first heartbeats are back: followers that doubted a leader in its first instant would
+    /// take over from it at once.
+    pub(crate) fn leader_reaches_quorum(&self, now_us: u64, configuration: &Configuration) -> bool {
+        let is_fresh = self
+            .elected_us
+            .is_some_and(|at| now_us.saturating_sub(at) < self.settings.timing.silence_us);
+        is_fresh || self.is_quorum_connected(now_us, configuration)
+    }
+
     /// Time has passed. A node that was itself paused must not take that for the others' silence
     /// (PITFALLS 104): it moves all it remembers forward by its own lateness.
     pub(crate) fn on_tick(&mut self, now_us: u64) {
@@ -361,7 +381,7 @@ impl Election {
             Standing::Following => {
                 let eligible = self.can_accept
                     && quorum_connected
-                    && now_us >= self.deferred_until_us
+                    && now_us >= self.deferred_until_us.max(self.candidate_until_us)
                     && self.happy_with(now_us).is_none()
                     && self.connected(now_us).all(|(_, peer)| peer.heartbeat.happy_with.is_none());
                 if !eligible {
@@ -398,10 +418,11 @@ impl Election {
             // A learner never leads, however high its id.
             .filter(|(node, _)| **node > self.settings.id && configuration.is_voter(**node))
             .any(|(_, peer)| heard_lately(peer));
+        let waits_until_us = self.deferred_until_us.max(self.candidate_until_us);
         let alone = configuration.voters().count() == 1;
         let just_started = now_us.saturating_sub(self.started_us) < patience_us;
         match standing {
-            Standing::Following if higher || just_started || now_us < self.deferred_until_us => {
+            Standing::Following if higher || just_started || now_us < waits_until_us => {
                 Decision::Stay
             }
             Standing::Following if self.can_accept || alone => Decision::TakeOver,

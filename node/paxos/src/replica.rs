@@ -241,6 +241,19 @@ impl Replica {
         Ok(())
     }
 
+    /// Begins phase 1 now, whatever the election thinks of it: an operator wants this node to lead.
+    /// Safe at any time; it costs the present leader its ballot. False for one that cannot lead: a
+    /// learner, or a node that must heal its log first.
+    pub fn take_over(&mut self, now: Now, output: &mut Output) -> bool {
+        if !self.configuration.is_voter(self.settings.id) {
+            return false;
+        }
+        self.end_ballot(now, Deposed::GaveUp, output);
+        self.begin_candidacy(now, output);
+        self.after_step(now, output);
+        self.preparing().is_some() || self.leading().is_some()
+    }
+
     /// Tells whether this node could accept now: space left, and no group unsynced for 500 ms.
     pub fn set_can_accept(&mut self, can_accept: bool) {
         self.election.can_accept = can_accept;
@@ -388,7 +401,7 @@ impl Replica {
         match self.leading() {
             Some(_) => self
                 .election
-                .is_quorum_connected(now.mono_us, &self.configuration)
+                .leader_reaches_quorum(now.mono_us, &self.configuration)
                 .then_some(self.settings.id),
             None => self.election.happy_with(now.mono_us),
         }
@@ -1066,7 +1079,10 @@ impl Replica {
     fn heartbeat(&self, peer: NodeId, sequence: u64, now: Now) -> Message {
         let (echo, echo_age_us) = self.election.echo_to(peer, now.mono_us);
         let leading = self.leading();
-        let quorum_connected = self.election.is_quorum_connected(now.mono_us, &self.configuration);
+        let quorum_connected = match leading {
+            Some(_) => self.election.leader_reaches_quorum(now.mono_us, &self.configuration),
+            None => self.election.is_quorum_connected(now.mono_us, &self.configuration),
+        };
         let happy_with = match leading {
             Some(_) => quorum_connected.then_some(self.settings.id),
             None => self.election.happy_with(now.mono_us),
