@@ -122,6 +122,10 @@ impl Checker {
         &self.facts[&node].durable
     }
 
+    pub fn book(&self, node: NodeId) -> &Book {
+        &self.facts[&node].written
+    }
+
     fn facts(&mut self, node: NodeId) -> &mut Facts {
         self.facts.get_mut(&node).expect("the checker knows every node from the start")
     }

@@ -335,6 +335,10 @@ impl Cluster {
         self.call(to, |replica, now, output| replica.step(now, envelope, output));
     }
 
+    pub fn take_over(&mut self, id: NodeId) {
+        self.call(id, |replica, now, output| replica.take_over(now, output));
+    }
+
     pub fn connected(&mut self, id: NodeId, peer: NodeId) {
         self.call(id, |replica, now, output| replica.connected(now, peer, output));
     }
@@ -532,8 +536,10 @@ impl Cluster {
             };
             node.disk.roll(checkpoint);
         }
-        if trims && node.disk.recycle(process.replica.first_kept()) > 0 {
+        let recycled = if trims { node.disk.recycle(process.replica.first_kept()) } else { 0 };
+        if recycled > 0 {
             self.coverage.count(Rare::SegmentRecycled);
+            self.trace.line(|| format!("{id} recycles {recycled} segments"));
         }
         if foul == Some(Foul::SpeakBeforeSync) {
             let position = self.node(id).disk.last_position();

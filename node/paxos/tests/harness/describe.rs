@@ -16,7 +16,7 @@ fn values(list: &[Value]) -> String {
     list.iter().map(value).collect::<Vec<_>>().join(", ")
 }
 
-fn accepted(accepted: Accepted) -> String {
+pub fn accepted(accepted: Accepted) -> String {
     match accepted {
         Accepted::Under(ballot) => ballot.to_string(),
         Accepted::Chosen => "chosen".to_owned(),

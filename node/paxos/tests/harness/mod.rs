@@ -11,4 +11,5 @@ pub mod cluster;
 pub mod coverage;
 pub mod describe;
 pub mod disk;
+pub mod script;
 pub mod simulation;

@@ -1,0 +1,445 @@
+//! Scripts: stories of a cluster that a person can read, with the cluster's own account recorded
+//! under each step.
+//!
+//! A script is a list of blocks: commands, a line `---`, what happened, an empty line. Nothing
+//! moves unless a command moves it; messages wait in the network until they are delivered or
+//! dropped, and time stands still outside `run`.
+//!
+//! ```text
+//! cluster nodes=3 learners=1 strategy=highest-id window=4 chunk=1 disk=manual leader=1
+//! campaign 2               n2 begins phase 1
+//! propose 1 x              a client writes x at n1
+//! read 1                   a client reads at n1
+//! deliver accept from=1 to=2,3      the waiting messages that match, in order
+//! deliver accepted twice            each of them two times
+//! drop accepted to=1                the same, but they are lost
+//! settle                   deliver and sync until nothing moves any more
+//! sync 2                   (disk=manual) everything that n2 has written is durable
+//! cut 1-2 1>3 | isolate 3 | heal    links, both ways or one way
+//! crash 1 keep=0 | start 1          keep: how many unsynced groups survive
+//! snapshot 1 | spoil 1     n1 writes a snapshot and trims | its newest one is unreadable
+//! grey 2 | able 2          n2 cannot accept, or can again
+//! pause 1 | resume 1 | disconnect 2 1
+//! tell 3 1                 n1 asks n3 what it lacks
+//! run 300ms                time passes: ticks, messages (1 ms), syncs; only events are shown
+//! status                   what each node promises, holds and knows
+//! ```
+
+use std::collections::BTreeSet;
+
+use paxos::{ElectionStrategy, Envelope, Message, NodeId, Refusal, Settings};
+
+use super::cluster::Cluster;
+use super::describe;
+
+const MS: u64 = 1_000;
+
+/// One block of a script.
+#[derive(Debug)]
+pub struct Block {
+    pub commands: Vec<String>,
+    pub answer: Vec<String>,
+}
+
+pub fn parse(text: &str) -> Vec<Block> {
+    let mut blocks = Vec::new();
+    let mut block = Block { commands: Vec::new(), answer: Vec::new() };
+    let mut in_answer = false;
+    for line in text.lines().chain([""]) {
+        if line == "---" {
+            in_answer = true;
+        } else if line.is_empty() && in_answer {
+            blocks.push(std::mem::replace(
+                &mut block,
+                Block { commands: Vec::new(), answer: Vec::new() },
+            ));
+            in_answer = false;
+        } else if in_answer {
+            block.answer.push(line.to_owned());
+        } else {
+            block.commands.push(line.to_owned());
+        }
+    }
+    if block.commands.iter().any(|line| !line.is_empty()) {
+        blocks.push(block);
+    }
+    blocks
+}
+
+/// Runs all blocks; returns them with the answers as they are now. A broken invariant is part of
+/// the answer, and ends the script.
+pub fn play(blocks: &[Block]) -> (Vec<Block>, Option<String>) {
+    let mut stage = Stage::new();
+    let mut played = Vec::new();
+    for block in blocks {
+        for command in &block.commands {
+            let words: Vec<&str> = command.split_whitespace().collect();
+            if words.first().is_some_and(|word| !word.starts_with('#')) {
+                stage.command(&words);
+            }
+        }
+        let mut answer = stage.take_lines();
+        let violation =
+            stage.cluster.as_ref().and_then(|cluster| cluster.checker.violation.clone());
+        if let Some(violation) = &violation {
+            answer.push(format!("VIOLATION: {violation}"));
+        }
+        played.push(Block { commands: block.commands.clone(), answer });
+        if violation.is_some() {
+            return (played, violation);
+        }
+    }
+    (played, None)
+}
+
+pub fn write(blocks: &[Block]) -> String {
+    let mut text = String::new();
+    for block in blocks {
+        for line in block.commands.iter().chain([&"---".to_owned()]).chain(&block.answer) {
+            text.push_str(line);
+            text.push('\n');
+        }
+        text.push('\n');
+    }
+    text.truncate(text.trim_end().len());
+    text.push('\n');
+    text
+}
+
+struct Stage {
+    cluster: Option<Cluster>,
+    /// Messages on their way, in the order in which they were sent, with when.
+    network: Vec<(u64, Envelope)>,
+    cut: BTreeSet<(NodeId, NodeId)>,
+    paused: BTreeSet<NodeId>,
+    syncs_by_itself: bool,
+}
+
+impl Stage {
+    fn new() -> Stage {
+        Stage {
+            cluster: None,
+            network: Vec::new(),
+            cut: BTreeSet::new(),
+            paused: BTreeSet::new(),
+            syncs_by_itself: true,
+        }
+    }
+
+    fn cluster(&mut self) -> &mut Cluster {
+        self.cluster.as_mut().expect("a script begins with the command `cluster`")
+    }
+
+    fn take_lines(&mut self) -> Vec<String> {
+        self.cluster
+            .as_mut()
+            .map(|cluster| cluster.trace.lines.drain(..).collect())
+            .unwrap_or_default()
+    }
+
+    fn say(&mut self, line: String) {
+        self.cluster().trace.line(|| line);
+    }
+
+    fn command(&mut self, words: &[&str]) {
+        let node = |at: usize| NodeId(words[at].parse().expect("a node's number"));
+        match words[0] {
+            "cluster" => self.begin(words),
+            "campaign" => {
+                let id = node(1);
+                self.cluster().take_over(id);
+            }
+            "propose" => self.propose(node(1), &words[2..].join(" ")),
+            "read" => match self.cluster().read(node(1)) {
+                Some(Ok(read)) => self.say(format!("{} begins read {}", node(1), read.0)),
+                Some(Err(refusal)) => self.refused(node(1), refusal),
+                None => self.say(format!("{} is down", node(1))),
+            },
+            "deliver" => self.deliver(words, true),
+            "drop" => self.deliver(words, false),
+            "settle" => self.settle(),
+            "sync" => {
+                let id = node(1);
+                self.sync(id);
+            }
+            "cut" => words[1..].iter().for_each(|link| self.cut_link(link)),
+            "isolate" => {
+                for other in self.cluster().ids() {
+                    self.cut.extend([(node(1), other), (other, node(1))]);
+                }
+            }
+            "heal" => self.cut.clear(),
+            "crash" => {
+                let keep = words.get(2).map_or(0, |word| number(word, "keep="));
+                self.cluster().crash(node(1), keep as usize);
+                self.network.retain(|(_, envelope)| envelope.to != node(1));
+            }
+            "start" => self.cluster().start(node(1)),
+            "snapshot" => {
+                let snapshot = self.cluster().snapshot(node(1)).expect("a running node");
+                self.cluster().snapshot_synced(node(1), snapshot);
+            }
+            "spoil" => self.cluster().spoil_newest_snapshot(node(1)),
+            "grey" => self.cluster().set_can_accept(node(1), false),
+            "able" => self.cluster().set_can_accept(node(1), true),
+            "pause" => drop(self.paused.insert(node(1))),
+            "resume" => drop(self.paused.remove(&node(1))),
+            // A peer asks, as it would after some silence: CatchUp from where it stands.
+            "tell" => {
+                let first_unchosen =
+                    self.cluster().replica(node(2)).expect("a running node").first_unchosen();
+                let message = Message::CatchUp { first_unchosen };
+                self.cluster().deliver(Envelope { from: node(2), to: node(1), message });
+            }
+            "disconnect" => self.cluster().disconnected(node(1), node(2)),
+            "run" => self.run(number(words[1].trim_end_matches("ms"), "")),
+            "status" => self.status(),
+            other => panic!("no such command: {other}"),
+        }
+        self.pick_up();
+    }
+
+    fn begin(&mut self, words: &[&str]) {
+        let option = |name: &str| words.iter().find_map(|word| word.strip_prefix(name));
+        let value =
+            |name: &str, default: u64| option(name).map_or(default, |word| number(word, ""));
+        let mut cluster =
+            Cluster::new(value("nodes=", 3) as u32, value("learners=", 0) as u32, |id| {
+                let mut settings = Settings::new(id, 0, u64::from(id.0));
+                settings.limits.window_slots = value("window=", 256);
+                settings.limits.chunk_bytes = value("chunk=", 256 << 10) as usize;
+                if option("strategy=") == Some("highest-id") {
+                    settings.election = ElectionStrategy::HighestId;
+                }
+                settings
+            });
+        for node in cluster.nodes.values_mut() {
+            node.segment_groups = value("segment=", usize::MAX as u64) as usize;
+        }
+        cluster.trace.enabled = true;
+        for id in cluster.ids() {
+            cluster.start(id);
+        }
+        cluster.trace.lines.clear();
+        self.cluster = Some(cluster);
+        if let Some(leader) = option("leader=") {
+            let leader = NodeId(number(leader, "") as u32);
+            self.cluster().take_over(leader);
+            self.pick_up();
+            self.settle();
+            self.cluster().trace.lines.clear();
+            self.say(format!("{leader} leads"));
+        }
+        self.syncs_by_itself = option("disk=") != Some("manual");
+    }
+
+    fn propose(&mut self, id: NodeId, payload: &str) {
+        match self.cluster().propose(id, payload) {
+            Some(Ok(_)) => {}
+            Some(Err(refusal)) => self.refused(id, refusal),
+            None => self.say(format!("{id} is down")),
+        }
+    }
+
+    fn refused(&mut self, id: NodeId, refusal: Refusal) {
+        let why = match refusal {
+            Refusal::NotLeading { leader: Some(leader) } => format!("ask {leader}"),
+            Refusal::NotLeading { leader: None } => "no leader known".to_owned(),
+            Refusal::WindowFull => "the window is full".to_owned(),
+        };
+        self.say(format!("{id} takes nothing: {why}"));
+    }
+
+    fn cut_link(&mut self, link: &str) {
+        let ends = |mark: char| {
+            let (from, to) = link.split_once(mark)?;
+            Some((NodeId(number(from, "") as u32), NodeId(number(to, "") as u32)))
+        };
+        if let Some((from, to)) = ends('>') {
+            self.cut.insert((from, to));
+        } else if let Some((a, b)) = ends('-') {
+            self.cut.extend([(a, b), (b, a)]);
+        } else {
+            panic!("no such link: {link}");
+        }
+    }
+
+    /// Takes what the last call sent, and lets disks work unless the script does that.
+    fn pick_up(&mut self) {
+        loop {
+            let time_us = self.cluster().time_us;
+            let sent = std::mem::take(&mut self.cluster().outbox);
+            self.network.extend(sent.into_iter().map(|envelope| (time_us, envelope)));
+            let cut = self.cut.clone();
+            self.network.retain(|(_, envelope)| !cut.contains(&(envelope.from, envelope.to)));
+            if !self.syncs_by_itself || !self.sync_all() {
+                return;
+            }
+        }
+    }
+
+    /// True if anything was unsynced.
+    fn sync_all(&mut self) -> bool {
+        let ids = self.cluster().ids();
+        let unsynced = ids.into_iter().filter(|id| {
+            let node = self.cluster().node(*id);
+            node.process.is_some() && node.disk.unsynced_count() > 0
+        });
+        let unsynced: Vec<NodeId> = unsynced.collect();
+        unsynced.iter().for_each(|id| self.sync(*id));
+        !unsynced.is_empty()
+    }
+
+    fn sync(&mut self, id: NodeId) {
+        let end = self.cluster().node(id).disk.end();
+        self.cluster().sync(id, end);
+    }
+
+    fn deliver(&mut self, words: &[&str], arrives: bool) {
+        let list = |prefix: &str| -> Option<Vec<u32>> {
+            let text = words.iter().find_map(|word| word.strip_prefix(prefix))?;
+            Some(text.split(',').map(|id| number(id, "") as u32).collect())
+        };
+        let (from, to) = (list("from="), list("to="));
+        let is_kind = |word: &&str| !word.contains('=') && *word != "twice";
+        let kinds: Vec<&str> = words[1..].iter().copied().filter(is_kind).collect();
+        let matches = |envelope: &Envelope| {
+            from.as_ref().is_none_or(|list| list.contains(&envelope.from.0))
+                && to.as_ref().is_none_or(|list| list.contains(&envelope.to.0))
+                && (kinds.is_empty() || kinds.contains(&envelope.message.kind()))
+        };
+        let waiting = std::mem::take(&mut self.network);
+        let (chosen, left): (Vec<_>, Vec<_>) =
+            waiting.into_iter().partition(|(_, envelope)| matches(envelope));
+        self.network = left;
+        if chosen.is_empty() {
+            self.say(format!("(no message to {})", words.join(" ")));
+        }
+        for (_, envelope) in chosen {
+            if arrives {
+                if words.contains(&"twice") {
+                    self.arrive(envelope.clone());
+                }
+                self.arrive(envelope);
+            } else if !matches!(envelope.message, Message::Heartbeat(_)) {
+                let (from, to) = (envelope.from, envelope.to);
+                self.say(format!("{from} ⇥ {to} {} is lost", describe::message(&envelope.message)));
+            }
+            self.pick_up();
+        }
+    }
+
+    /// Delivers one message. Heartbeats are too many to be shown.
+    fn arrive(&mut self, envelope: Envelope) {
+        let is_heartbeat = matches!(envelope.message, Message::Heartbeat(_));
+        let shown = self.cluster().trace.lines.len();
+        self.cluster().deliver(envelope);
+        if is_heartbeat {
+            self.cluster().trace.lines.remove(shown);
+        }
+    }
+
+    fn settle(&mut self) {
+        self.pick_up();
+        for _ in 0..10_000 {
+            if !self.network.is_empty() {
+                let (_, envelope) = self.network.remove(0);
+                if self.cluster().is_up(envelope.to) {
+                    self.arrive(envelope);
+                }
+            } else if !self.install_wanted() && !self.sync_all() {
+                return;
+            }
+            self.pick_up();
+        }
+        panic!("it never settles");
+    }
+
+    /// Streams the snapshots that somebody asked for.
+    fn install_wanted(&mut self) -> bool {
+        let wanted = std::mem::take(&mut self.cluster().snapshots_wanted);
+        for (from, to) in &wanted {
+            if let Some(snapshot) = self.cluster().node(*from).disk.snapshots.last().cloned()
+                && !self.cut.contains(&(*from, *to))
+            {
+                self.cluster().install(*to, snapshot);
+            }
+        }
+        !wanted.is_empty()
+    }
+
+    /// Lets time pass, a millisecond a step. Of all that happens only the events are kept.
+    fn run(&mut self, ms: u64) {
+        let shown = self.cluster().trace.lines.len();
+        for _ in 0..ms {
+            self.cluster().time_us += MS;
+            let now_us = self.cluster().time_us;
+            self.pick_up();
+            self.sync_all();
+            let paused = self.paused.clone();
+            let due =
+                |at_us: u64, envelope: &Envelope| at_us < now_us && !paused.contains(&envelope.to);
+            let waiting = std::mem::take(&mut self.network);
+            let (arriving, left): (Vec<_>, Vec<_>) =
+                waiting.into_iter().partition(|(at_us, envelope)| due(*at_us, envelope));
+            self.network = left;
+            for (_, envelope) in arriving {
+                if self.cluster().is_up(envelope.to) {
+                    self.arrive(envelope);
+                }
+            }
+            self.install_wanted();
+            for id in self.cluster().ids() {
+                // Each node's ticks fall into their own millisecond.
+                if (now_us / MS + u64::from(id.0)) % 5 == 0 && !self.paused.contains(&id) {
+                    self.cluster().tick(id);
+                }
+            }
+            self.pick_up();
+        }
+        let lines = &mut self.cluster().trace.lines;
+        let events: Vec<String> = lines.drain(shown..).collect();
+        let is_event = |line: &String| {
+            !line.contains(" → ") && !line.contains(" writes: ") && !line.contains(" tallies ")
+        };
+        lines.extend(events.into_iter().filter(is_event));
+    }
+
+    fn status(&mut self) {
+        let mut lines = Vec::new();
+        let cluster = self.cluster();
+        for (id, node) in &cluster.nodes {
+            let Some(process) = &node.process else {
+                lines.push(format!("{id} down"));
+                continue;
+            };
+            let replica = &process.replica;
+            let role = match (replica.leading(), replica.preparing()) {
+                (Some(ballot), _) => format!("leads {ballot}"),
+                (None, Some(ballot)) => format!("prepares {ballot}"),
+                (None, None) => "follows".to_owned(),
+            };
+            let book = cluster.checker.book(*id);
+            let entries =
+                book.entries.range(replica.first_kept()..).map(|(slot, (accepted, value))| {
+                    let known = *slot < replica.first_unchosen();
+                    let how =
+                        if known { "chosen".to_owned() } else { describe::accepted(*accepted) };
+                    format!("{slot}:{}@{how}", describe::value(value))
+                });
+            let entries: Vec<String> = entries.collect();
+            lines.push(format!(
+                "{id} {role}, promised {}, first_unchosen {} [{}]",
+                replica.promised(),
+                replica.first_unchosen(),
+                entries.join(", ")
+            ));
+        }
+        lines.into_iter().for_each(|line| self.say(line));
+    }
+}
+
+fn number(text: &str, prefix: &str) -> u64 {
+    let digits = text.strip_prefix(prefix).unwrap_or(text);
+    digits.parse().unwrap_or_else(|_| panic!("not a number: {text}"))
+}
