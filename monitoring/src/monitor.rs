@@ -10,6 +10,7 @@
 use std::io::Write;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use std::{fs, io};
 
 use serde::Serialize;
@@ -21,8 +22,7 @@ use crate::dashboards::DASHBOARDS;
 pub struct Settings {
     pub prometheus: SocketAddr,
     pub grafana: SocketAddr,
-    /// As Prometheus writes durations: `5s`.
-    pub scrape_interval: String,
+    pub scrape_interval: Duration,
     /// How long Prometheus keeps data.
     pub retention: String,
 }
@@ -32,7 +32,7 @@ impl Default for Settings {
         Settings {
             prometheus: SocketAddr::from(([127, 0, 0, 1], 9090)),
             grafana: SocketAddr::from(([127, 0, 0, 1], 3000)),
-            scrape_interval: "5s".to_owned(),
+            scrape_interval: Duration::from_secs(5),
             retention: "15d".to_owned(),
         }
     }
@@ -71,6 +71,7 @@ pub struct CommandLine {
     pub get_it: &'static str,
 }
 
+const SCRAPE_TIMEOUT_MAX: Duration = Duration::from_secs(3);
 const PROMETHEUS_YML: &str = include_str!("../prometheus/prometheus.yml");
 const RECORDING_YML: &str = include_str!("../prometheus/rules/recording.yml");
 const ALERTS_YML: &str = include_str!("../prometheus/rules/alerts.yml");
@@ -82,7 +83,11 @@ const PROVIDER_YML: &str = include_str!("../grafana/provisioning/dashboards/paxo
 pub fn render(dir: &Path, settings: &Settings, targets: &[ScrapeTarget]) -> Vec<File> {
     assert!(dir.is_absolute(), "{} would depend on where Grafana is started", dir.display());
     let grafana = dir.join("grafana");
-    let interval = |text: &str| replaced(text, "_interval: 5s", &settings.scrape_interval);
+    // Prometheus refuses a timeout that is longer than the interval.
+    let timeout = settings.scrape_interval.min(SCRAPE_TIMEOUT_MAX);
+    let prometheus_yml =
+        replaced(PROMETHEUS_YML, "_interval: 5s", &millis(settings.scrape_interval));
+    let prometheus_yml = replaced(&prometheus_yml, "scrape_timeout: 3s", &millis(timeout));
     let source = replaced(
         DATASOURCE_YML,
         "http://127.0.0.1:9090",
@@ -94,7 +99,7 @@ pub fn render(dir: &Path, settings: &Settings, targets: &[ScrapeTarget]) -> Vec<
         &grafana.join("dashboards").display().to_string(),
     );
     let mut files = vec![
-        file("prometheus/prometheus.yml", &interval(PROMETHEUS_YML)),
+        file("prometheus/prometheus.yml", &prometheus_yml),
         file("prometheus/rules/recording.yml", RECORDING_YML),
         file("prometheus/rules/alerts.yml", ALERTS_YML),
         file("grafana/grafana.ini", &grafana_ini(&grafana, settings)),
@@ -234,6 +239,11 @@ fn replaced(text: &str, shipped: &str, value: &str) -> String {
     }
 }
 
+/// As Prometheus writes durations.
+fn millis(duration: Duration) -> String {
+    format!("{}ms", duration.as_millis())
+}
+
 fn file(path: &str, text: &str) -> File {
     File { path: PathBuf::from(path), text: text.to_owned() }
 }
@@ -261,13 +271,14 @@ mod tests {
         let settings = Settings {
             prometheus: "127.0.0.1:19090".parse().unwrap(),
             grafana: "127.0.0.1:13000".parse().unwrap(),
-            scrape_interval: "1s".into(),
+            scrape_interval: Duration::from_secs(1),
             ..Settings::default()
         };
         let files = render(Path::new("/srv/watch"), &settings, &[target("demo", "n1", "a")]);
         let yml = text(&files, "prometheus/prometheus.yml");
-        assert!(yml.contains("scrape_interval: 1s") && yml.contains("evaluation_interval: 1s"));
-        assert!(!yml.contains("_interval: 5s"), "{yml}");
+        for key in ["scrape_interval", "evaluation_interval", "scrape_timeout"] {
+            assert!(yml.contains(&format!("{key}: 1000ms\n")), "{yml}");
+        }
         let source = text(&files, "grafana/provisioning/datasources/paxos.yml");
         assert!(source.contains("url: http://127.0.0.1:19090\n"), "{source}");
         let provider = text(&files, "grafana/provisioning/dashboards/paxos.yml");

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use monitoring::dashboards::{self, DASHBOARDS};
 use monitoring::metrics;
@@ -162,12 +163,16 @@ fn promtool_accepts_a_rendered_folder() {
         zone: "a".into(),
         address: "127.0.0.1:7381".into(),
     };
-    write(dir.path(), &render(dir.path(), &Settings::default(), &[target])).unwrap();
     let config = dir.path().join("prometheus/prometheus.yml");
-    let Some((accepted, text)) = promtool(&["check", "config", config.to_str().unwrap()]) else {
-        return;
-    };
-    assert!(accepted && !text.contains("WARNING"), "{text}");
+    for scrape_interval in [30, 5, 1].map(Duration::from_secs) {
+        let settings = Settings { scrape_interval, ..Settings::default() };
+        write(dir.path(), &render(dir.path(), &settings, std::slice::from_ref(&target))).unwrap();
+        let Some((accepted, text)) = promtool(&["check", "config", config.to_str().unwrap()])
+        else {
+            return;
+        };
+        assert!(accepted && !text.contains("WARNING"), "every {scrape_interval:?}: {text}");
+    }
     let Some((accepted, text)) = promtool(&[
         "check",
         "service-discovery",

@@ -8,6 +8,8 @@ use std::time::Duration;
 
 use hosts::Inventory;
 use monitoring::monitor::{self, CommandLine, ScrapeTarget, Settings};
+use monitoring::reading::{Sample, Target};
+use monitoring::scrape::{Deadlines, scrape_all};
 
 use crate::cli::Context;
 use crate::desk;
@@ -59,7 +61,7 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, Error> {
             Ok(ui::OK)
         }
         What::Up => {
-            let (settings, targets) = render(&args, &dir, context)?;
+            let (settings, inventory) = render(&args, &dir, context)?;
             let prometheus = monitor::prometheus_command(&dir, &settings);
             bring_up("prometheus", &dir, &prometheus, context).await?;
             let grafana = monitor::grafana_command(&dir, &settings);
@@ -72,8 +74,9 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, Error> {
                 )),
                 Err(error) => return Err(error),
             }
+            warn_of_unread(&inventory, context).await;
             context.ui.hint(format!(
-                "{targets} targets; {}/alerts shows what fires; stop: paxosctl monitor down",
+                "{}/alerts shows what fires; stop: paxosctl monitor down",
                 prometheus.url
             ));
             Ok(ui::OK)
@@ -82,13 +85,13 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, Error> {
     }
 }
 
-/// Writes the folder; says how the watchers are to run, and how many nodes they will watch.
-fn render(args: &Args, dir: &Path, context: &Context) -> Result<(Settings, usize), Error> {
+/// Writes the folder; says how the watchers are to run, and what they will watch.
+fn render(args: &Args, dir: &Path, context: &Context) -> Result<(Settings, Inventory), Error> {
     let inventory = desk::load_inventory(context)?;
     let settings = Settings {
         prometheus: ([127, 0, 0, 1], args.prometheus_port).into(),
         grafana: ([127, 0, 0, 1], args.grafana_port).into(),
-        scrape_interval: format!("{}ms", inventory.monitoring.scrape_interval.as_millis()),
+        scrape_interval: inventory.monitoring.scrape_interval,
         ..Settings::default()
     };
     let targets = targets(&inventory);
@@ -103,7 +106,7 @@ fn render(args: &Args, dir: &Path, context: &Context) -> Result<(Settings, usize
         prometheus.reload();
     }
     context.ui.say(format!("{} files in {}", files.len(), dir.display()));
-    Ok((settings, targets.len()))
+    Ok((settings, inventory))
 }
 
 fn targets(inventory: &Inventory) -> Vec<ScrapeTarget> {
@@ -115,6 +118,31 @@ fn targets(inventory: &Inventory) -> Vec<ScrapeTarget> {
         address: host.http_endpoint(),
     };
     inventory.hosts.iter().map(target).collect()
+}
+
+/// Prometheus will read from this very machine, so what cannot be read from here now stays dark.
+async fn warn_of_unread(inventory: &Inventory, context: &Context) {
+    let target = |host: &hosts::Host| Target {
+        node: host.name.clone(),
+        id: host.id,
+        host: host.address.clone(),
+        http: host.http_endpoint(),
+    };
+    let targets: Vec<Target> = inventory.hosts.iter().map(target).collect();
+    let samples = scrape_all(&targets, Deadlines::default(), None).await;
+    let mut forbidden = false;
+    for Sample { target, outcome } in &samples {
+        if let Err(failure) = outcome {
+            context.ui.warn(format!("{} cannot be read from here: {failure}", target.node));
+            forbidden |= failure.to_string().contains(": 403: ");
+        }
+    }
+    if forbidden {
+        context.ui.hint(
+            "add this machine's address to `scrape_from` in [security] of the inventory, then: \
+             paxosctl up",
+        );
+    }
 }
 
 /// Starts one of the two unless it runs, and waits until it serves. A program that is not there is
