@@ -74,10 +74,15 @@ pub(super) fn getkeysandflags(_door: &mut Door<'_>, argv: &[&[u8]]) -> Reply {
     };
     let keys = spec.keys.iter().flat_map(|keys| {
         keys.of(command).map(|key| {
-            // Only with `GET` does `SET` look at what it overwrites.
-            let blind = spec.name == "set"
-                && !command[3..].iter().any(|option| option.eq_ignore_ascii_case(b"get"));
-            let access = if blind { "OW update" } else { keys.access };
+            let access = match keys.access.strip_suffix(" variable_flags") {
+                None => keys.access,
+                // `SET`, which looks at what it overwrites only with `GET`.
+                Some(with_get) => {
+                    let mut options = command[3..].iter();
+                    let gets = options.any(|option| option.eq_ignore_ascii_case(b"get"));
+                    if gets { with_get } else { "OW update" }
+                }
+            };
             let access = Reply::statuses(access.split(' '));
             Reply::Array(vec![Reply::bulk(key), Reply::Set(access)])
         })

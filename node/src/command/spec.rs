@@ -73,6 +73,7 @@ impl Keys {
     }
 }
 
+#[derive(Clone, Copy)]
 pub struct Spec {
     /// Lower case; of a subcommand the full name, `client|setname`.
     pub name: &'static str,
@@ -139,24 +140,29 @@ impl std::fmt::Debug for Spec {
 }
 
 /// Builders, so that a row of the table names only what it has.
-pub(super) const fn write(name: &'static str, arity: i32, parse: ParseWrite) -> Spec {
+pub(in crate::command) const fn write(name: &'static str, arity: i32, parse: ParseWrite) -> Spec {
     Spec::new(name, arity, Class::Write, Handler::Write(parse))
 }
 
-pub(super) const fn read(name: &'static str, arity: i32, parse: ParseRead) -> Spec {
+pub(in crate::command) const fn read(name: &'static str, arity: i32, parse: ParseRead) -> Spec {
     Spec::new(name, arity, Class::Read, Handler::Read(parse))
 }
 
-pub(super) const fn answer(name: &'static str, arity: i32, answer: Answer) -> Spec {
+pub(in crate::command) const fn answer(name: &'static str, arity: i32, answer: Answer) -> Spec {
     Spec::new(name, arity, Class::Server, Handler::Answer(answer))
 }
 
-pub(super) const fn keys(first: usize, last: i32, step: usize, access: &'static str) -> Keys {
+pub(in crate::command) const fn keys(
+    first: usize,
+    last: i32,
+    step: usize,
+    access: &'static str,
+) -> Keys {
     Keys { first, last, step, access, notes: "" }
 }
 
 impl Keys {
-    pub(super) const fn notes(mut self, notes: &'static str) -> Keys {
+    pub(in crate::command) const fn notes(mut self, notes: &'static str) -> Keys {
         self.notes = notes;
         self
     }
@@ -181,32 +187,32 @@ impl Spec {
         }
     }
 
-    pub(super) const fn class(mut self, class: Class) -> Spec {
+    pub(in crate::command) const fn class(mut self, class: Class) -> Spec {
         self.class = class;
         self
     }
 
-    pub(super) const fn flags(mut self, flags: &'static str) -> Spec {
+    pub(in crate::command) const fn flags(mut self, flags: &'static str) -> Spec {
         self.flags = flags;
         self
     }
 
-    pub(super) const fn categories(mut self, categories: &'static str) -> Spec {
+    pub(in crate::command) const fn categories(mut self, categories: &'static str) -> Spec {
         self.categories = categories;
         self
     }
 
-    pub(super) const fn tips(mut self, tips: &'static str) -> Spec {
+    pub(in crate::command) const fn tips(mut self, tips: &'static str) -> Spec {
         self.tips = tips;
         self
     }
 
-    pub(super) const fn keys_at(mut self, keys: &'static [Keys]) -> Spec {
+    pub(in crate::command) const fn keys_at(mut self, keys: &'static [Keys]) -> Spec {
         self.keys = keys;
         self
     }
 
-    pub(super) const fn docs(
+    pub(in crate::command) const fn docs(
         mut self,
         group: Group,
         since: &'static str,
@@ -220,7 +226,7 @@ impl Spec {
         self
     }
 
-    pub(super) const fn subcommands(mut self, subcommands: &'static [Spec]) -> Spec {
+    pub(in crate::command) const fn subcommands(mut self, subcommands: &'static [Spec]) -> Spec {
         self.subcommands = subcommands;
         self
     }
