@@ -11,7 +11,7 @@ use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use config::NodeConfig;
-use paxos::{Envelope, NodeId, Note, Now, Position, Record, Role};
+use paxos::{Envelope, Message, NodeId, Note, Now, Position, Record, Role};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};
 
@@ -173,6 +173,11 @@ impl Core {
             PeerFrame::Paxos(message) => {
                 if let Some(peer) = self.peer_metrics.get(&from) {
                     peer.received(&message);
+                }
+                // What cannot be written down is not taken in: the sender repeats it, and nothing
+                // piles up in front of a full disk.
+                if matches!(message, Message::Accept { .. }) && self.syncer.state.is_full() {
+                    return;
                 }
                 let envelope = Envelope { from, to: self.identity.id, message };
                 self.node.received(now, envelope);

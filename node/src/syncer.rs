@@ -222,8 +222,11 @@ impl Worker {
         }
         // The records that allow it are synced now.
         if let Some(below) = trim {
-            let gone = self.journal.trim(below)?;
-            tracing::debug!(below, segments = gone, "journal trimmed");
+            match self.journal.trim(below) {
+                Ok(gone) => tracing::debug!(below, segments = gone, "journal trimmed"),
+                Err(error) if error.is_full() => tracing::warn!(below, "no room to note a trim"),
+                Err(error) => return Err(error),
+            }
         }
         self.state.full.store(full || !self.journal.can_grow(), Relaxed);
         let since_us = if self.waiting.is_empty() { 0 } else { clock::now().mono_us };
@@ -247,16 +250,29 @@ impl Worker {
             append.records.iter().map(|(label, bytes)| (*label, &bytes[..])).collect();
         let group = Group { records: &records, checkpoint: &append.checkpoint };
         match self.journal.append(group) {
-            Err(error) if error.is_full() && append.must_write => {
+            // Order is kept, so what must pass takes everything before it along.
+            Err(error) if error.is_full() && (append.must_write || self.must_write_waits()) => {
                 self.journal.append_reserved(group)
             }
             result => result,
         }
     }
 
+    fn must_write_waits(&self) -> bool {
+        let must_write =
+            |order: &Order| matches!(order, Order::Append(append) if append.must_write);
+        self.waiting.iter().any(must_write)
+    }
+
     fn idle(&mut self) -> Result<(), Error> {
-        self.journal.seal()?;
-        self.journal.prepare(PREPARE_BYTES)?;
+        for result in [self.journal.seal(), self.journal.prepare(PREPARE_BYTES)] {
+            match result {
+                Ok(_) => {}
+                // Nothing is lost: the next append says so again.
+                Err(error) if error.is_full() => {}
+                Err(error) => return Err(error),
+            }
+        }
         let full = !self.journal.can_grow();
         if self.state.full.swap(full, Relaxed) != full {
             self.wake.notify_one();
