@@ -65,7 +65,7 @@ fn all_that_is_wrong_with_a_preset_is_said_at_once() {
 }
 
 #[test]
-fn values_that_contradict_each_other_are_found_pitfall_88() {
+fn values_that_contradict_each_other_are_found() {
     let text = "heartbeat_ms = 50\nsilence_ms = 200\nphase1_max_ms = 100\nstalled_ms = 100\n\
                 segment_bytes = 65536\n";
     insta::assert_snapshot!(Behaviour::parse(text, "mine.toml").unwrap_err(), @r"

@@ -111,6 +111,7 @@ impl Lab {
             machine::make(&lab, number)?;
             lab.switch.plug_in(&host_name(number), lab.address(number))?;
         }
+        files::write_ssh_files(&lab)?;
         files::write_inventory(&lab)?;
         for number in 1..=lab.hosts {
             machine::switch_on(&lab, number)?;

@@ -223,7 +223,9 @@ fn up_may_be_repeated_and_add_hosts_and_down_leaves_nothing() {
     ssh_output(lab, "n1", "echo kept > /opt/file");
     let text = std::fs::read_to_string(lab.inventory()).unwrap();
     let edited = text.replace("clients = \"open\"", "clients = \"open\" # mine");
-    std::fs::write(lab.inventory(), &edited).unwrap();
+    // An inventory from before the lab moved to another network.
+    let network = format!("10.231.{}.", lab.address_of("n1").unwrap().octets()[2]);
+    std::fs::write(lab.inventory(), edited.replace(&network, "10.231.255.")).unwrap();
 
     Lab::up(&wish("again", dir, 1)).unwrap();
     assert_eq!(std::fs::read_to_string(lab.inventory()).unwrap(), edited, "the operator's edits");
@@ -231,6 +233,8 @@ fn up_may_be_repeated_and_add_hosts_and_down_leaves_nothing() {
     assert_eq!(ssh_output(&larger, "n1", "cat /opt/file"), "kept");
     assert_eq!(ssh_output(&larger, "n3", "uname -n"), "n3");
     assert_eq!(hosts::load(larger.inventory()).unwrap().hosts.len(), 3);
+    let text = std::fs::read_to_string(lab.inventory()).unwrap();
+    assert!(text.starts_with(&edited), "hosts are added, nothing else changes: {text}");
     let fewer = Lab::up(&wish("again", dir, 2)).unwrap_err();
     assert!(fewer.to_string().contains("has 3 hosts, more than 2"), "{fewer}");
 

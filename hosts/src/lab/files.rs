@@ -46,13 +46,12 @@ pub(super) fn make_operator_key(lab: &Lab) -> Result<(), LabError> {
     make_key(&lab.identity_file(), &format!("lab {}", lab.name))
 }
 
-/// Inventory, known hosts and ssh_config. An inventory that is there is the operator's, who may
-/// have added users to it: it is only replaced when hosts are missing from it.
-pub(super) fn write_inventory(lab: &Lab) -> Result<(), LabError> {
+/// Known hosts and ssh_config, as the hosts are now.
+pub(super) fn write_ssh_files(lab: &Lab) -> Result<(), LabError> {
     let mut known_hosts = String::new();
     let mut ssh_config = format!(
-        "Host *\n    User root\n    IdentityFile {}\n    IdentitiesOnly yes\n    \
-         UserKnownHostsFile {}\n    StrictHostKeyChecking yes\n",
+        "Host *\n    User root\n    IdentityFile \"{}\"\n    IdentitiesOnly yes\n    \
+         UserKnownHostsFile \"{}\"\n    StrictHostKeyChecking yes\n",
         lab.identity_file().display(),
         lab.known_hosts().display()
     );
@@ -66,35 +65,58 @@ pub(super) fn write_inventory(lab: &Lab) -> Result<(), LabError> {
         let _ = write!(ssh_config, "Host {name}\n    HostName {address}\n");
     }
     replace(&lab.known_hosts(), &known_hosts)?;
-    replace(&lab.ssh_config(), &ssh_config)?;
-    let inventory = lab.inventory();
-    let complete = crate::load(&inventory).is_ok_and(|known| known.hosts.len() >= lab.hosts);
-    if complete { Ok(()) } else { replace(&inventory, &inventory_text(lab)) }
+    replace(&lab.ssh_config(), &ssh_config)
 }
 
-fn inventory_text(lab: &Lab) -> String {
-    let mut text = format!(
+/// The inventory. One that is there is the operator's, who may have added users to it: it keeps
+/// its text, gets the hosts that are new, and follows the lab to another network.
+pub(super) fn write_inventory(lab: &Lab) -> Result<(), LabError> {
+    let path = lab.inventory();
+    let mut text = match fs::read_to_string(&path) {
+        Ok(text) => text,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => head_of_inventory(lab),
+        Err(error) => return fail(format!("read {}", path.display()), error),
+    };
+    text = in_network(&text, lab.switch.index());
+    for number in 1..=lab.hosts {
+        let address = lab.address(number);
+        if !text.contains(&format!("\"{address}\"")) {
+            let name = host_name(number);
+            let _ = write!(
+                text,
+                "\n[[host]]\nname = \"{name}\"\nid = {number}\naddress = \"{address}\"\n"
+            );
+        }
+    }
+    replace(&path, &text)
+}
+
+/// The text with every quoted address of a lab's network in this one. (The number of a lab changes
+/// when somebody else has taken its network while the machine was off.)
+fn in_network(text: &str, index: u8) -> String {
+    const LABS: &str = "\"10.231.";
+    let mut parts = text.split(LABS);
+    let mut moved = parts.next().unwrap_or_default().to_owned();
+    for part in parts {
+        let rest = part.trim_start_matches(|digit: char| digit.is_ascii_digit());
+        let _ = write!(moved, "{LABS}{index}{rest}");
+    }
+    moved
+}
+
+/// Everything but the hosts.
+fn head_of_inventory(lab: &Lab) -> String {
+    format!(
         "# The hosts of lab {name}: namespaces of this machine, gone with `paxosctl lab down --name {name}`.\n\
          schema = 1\n\n\
          [cluster]\nname = \"{name}\"\nconfig = \"default\"\n\n\
          [defaults.ssh]\nuser = \"root\"\nidentity_file = \"id_ed25519\"\n\
-         known_hosts = \"known_hosts\"\n",
-        name = lab.name
-    );
-    for number in 1..=lab.hosts {
-        let _ = write!(
-            text,
-            "\n[[host]]\nname = \"{}\"\nid = {number}\naddress = \"{}\"\n",
-            host_name(number),
-            lab.address(number)
-        );
-    }
-    text.push_str(
-        "\n# Only this machine reaches these hosts. For passwords: clients = \"auth\", then\n\
+         known_hosts = \"known_hosts\"\n\n\
+         # Only this machine reaches these hosts. For passwords: clients = \"auth\", then\n\
          # `paxosctl user add app`.\n\
          [security]\npeers = \"tls\"\nclients = \"open\"\n",
-    );
-    text
+        name = lab.name
+    )
 }
 
 /// Removes a lab's folder, and the folder of labs when it was the last one. A folder without the

@@ -12,6 +12,9 @@ use super::{Lab, PATIENCE, host_name};
 const BOOT: &str = include_str!("../../lab/boot.sh");
 const SSHD_CONFIG: &str = include_str!("../../lab/sshd_config");
 
+/// A host that has no process after this long did not start, or has ended.
+const BIRTH: Duration = Duration::from_secs(2);
+
 /// What a host keeps for itself, and the mode of each folder.
 const DISK: [(&str, u32); 7] = [
     ("opt", 0o755),
@@ -86,17 +89,15 @@ pub(super) fn switch_on(lab: &Lab, number: usize) -> Result<(), LabError> {
 pub(super) fn wait_for_sshd(lab: &Lab, number: usize) -> Result<(), LabError> {
     let name = host_name(number);
     let namespace = lab.switch.namespace_of(&name);
-    let deadline = Instant::now() + PATIENCE;
+    let begun = Instant::now();
     let trace = lab.chassis(number).join("console.log");
-    let mut seen = false;
     loop {
         let processes = processes_in(&namespace);
         if processes.iter().any(|process| listens_on_22(*process)) {
             return Ok(());
         }
-        let ended = seen && processes.is_empty();
-        seen |= !processes.is_empty();
-        if ended || Instant::now() > deadline {
+        let ended = processes.is_empty() && begun.elapsed() > BIRTH;
+        if ended || begun.elapsed() > PATIENCE {
             let what = if ended { "ended" } else { "does not listen" };
             return Err(LabError::new(format!("the sshd of host {name} {what}"))
                 .because(console(&trace))
