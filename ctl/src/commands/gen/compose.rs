@@ -14,6 +14,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::net::{Ipv4Addr, SocketAddr};
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, ExitCode, Stdio};
@@ -25,6 +26,7 @@ use hosts::{Host, Inventory};
 
 use crate::cli::Context;
 use crate::error::{Error, Word};
+use crate::local::ports::taken;
 use crate::local::{node_binary_beside_us, random_uuid};
 use crate::ui;
 
@@ -75,6 +77,7 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<ExitCode, Error> {
     for program in [&node, &ctl] {
         check_program(program)?;
     }
+    warn_of_ports(args.base_port, servers, context);
     let project = compose::Project {
         servers,
         clients,
@@ -98,6 +101,20 @@ pub(super) fn run(args: &Args, context: &Context) -> Result<ExitCode, Error> {
         args.out.display()
     ));
     Ok(ui::OK)
+}
+
+/// Docker finds a taken port only when half of the containers run. Those of a project that runs are
+/// its own.
+fn warn_of_ports(base_port: u16, servers: u32, context: &Context) {
+    let ports = (0..servers as u16).flat_map(|nth| [0, 2].map(|port| base_port + 10 * nth + port));
+    let addresses: Vec<SocketAddr> = ports.map(|port| (Ipv4Addr::LOCALHOST, port).into()).collect();
+    for port in taken(&addresses) {
+        if !port.holder.as_ref().is_some_and(|holder| holder.starts_with("docker-proxy")) {
+            context
+                .ui
+                .warn(format!("{port}; BASE_PORT or --base-port moves the containers' ports"));
+        }
+    }
 }
 
 /// Every node's folder: configuration, identity, members.
