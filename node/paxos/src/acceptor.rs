@@ -117,12 +117,12 @@ impl Acceptor {
 
     /// Phase 1b, for all slots from `from_slot` on.
     pub(crate) fn prepare(&mut self, ballot: Ballot, from_slot: Slot) -> PrepareAnswer {
-        if ballot < self.promised {
+        if ballot < self.promised && !mutant!(PromiseGoesBack) {
             return PrepareAnswer::Refuse;
         }
         // Nothing may be said of trimmed slots: "unreadable" never counts as "nothing accepted"
         // (PITFALLS 61, 100). And no promise either, or the candidate would count it.
-        if from_slot < self.first_kept {
+        if from_slot < self.first_kept && !mutant!(PromiseFromTrimmedLog) {
             return PrepareAnswer::Behind;
         }
         PrepareAnswer::Promise { raised: self.raise(ballot) }
@@ -171,7 +171,8 @@ impl Acceptor {
 
     /// Phase 2b.
     pub(crate) fn accept(&mut self, ballot: Ballot, slot: Slot, value: &Value) -> AcceptAnswer {
-        if ballot < self.promised {
+        let never_seen = mutant!(PromiseOnlySlotsSeen) && !self.entries.contains_key(&slot);
+        if ballot < self.promised && !never_seen {
             return AcceptAnswer::Refuse;
         }
         if slot < self.first_kept {
@@ -195,7 +196,9 @@ impl Acceptor {
             }
             _ => {}
         }
-        self.raise(ballot);
+        if !mutant!(AcceptDoesNotPromise) {
+            self.raise(ballot);
+        }
         let (hint_ballot, hint) = self.hint;
         let chosen = hint_ballot == ballot && slot < hint;
         let accepted = if chosen { Accepted::Chosen } else { Accepted::Under(ballot) };
@@ -218,7 +221,9 @@ impl Acceptor {
             return 0;
         }
         for (_, entry) in self.entries.range_mut(from..hint) {
-            if entry.accepted == Accepted::Under(ballot) {
+            let is_of_this_ballot = entry.accepted == Accepted::Under(ballot);
+            let is_open = entry.accepted != Accepted::Chosen;
+            if is_of_this_ballot || (mutant!(HintAcrossBallots) && is_open) {
                 entry.accepted = Accepted::Chosen;
                 marked += 1;
             }
@@ -283,8 +288,12 @@ impl Acceptor {
 
     /// Promises `ballot` if it is higher than the promise so far.
     pub(crate) fn raise(&mut self, ballot: Ballot) -> bool {
-        let raised = ballot > self.promised;
+        let raised = ballot > self.promised || mutant!(PromiseGoesBack);
         if raised {
+            if mutant!(OneVariableForPromisedAndAccepted) {
+                let open = self.entries.values_mut().filter(|e| e.accepted != Accepted::Chosen);
+                open.for_each(|entry| entry.accepted = Accepted::Under(ballot));
+            }
             self.promised = ballot;
         }
         raised

@@ -45,6 +45,10 @@ impl Learner {
         }
     }
 
+    pub(crate) fn own_batches(&self) -> impl Iterator<Item = BatchId> + '_ {
+        self.own_batches.values().copied()
+    }
+
     /// The highest slot with such a batch.
     pub(crate) fn last_own_slot(&self) -> Option<Slot> {
         self.own_batches.last_key_value().map(|(slot, _)| *slot)

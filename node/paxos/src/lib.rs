@@ -66,6 +66,9 @@
 
 #![forbid(unsafe_code)]
 
+#[macro_use]
+mod mutants;
+
 mod acceptor;
 mod ballot;
 mod configuration;
@@ -82,6 +85,8 @@ mod settings;
 pub use ballot::{Ballot, NodeId, Slot};
 pub use configuration::{Configuration, Member, Role};
 pub use message::{Accepted, BatchId, Envelope, Heartbeat, Message, PromisedEntry, Value};
+#[cfg(feature = "mutants")]
+pub use mutants::{Mutant, break_rule};
 pub use output::{Deposed, Note, Output, Position, ReadId, Record};
 pub use quorum::Tally;
 pub use replica::{PeerView, Recovered, Refusal, Replica};

@@ -48,6 +48,9 @@ impl Answer {
     /// A chunk for the slots from `start` to `end` is here. Chunks may come in any order and from
     /// different repeats of the answer; one that leaves a hole waits until the hole is filled.
     fn cover(&mut self, start: Slot, end: Option<Slot>) {
+        if mutant!(FirstChunkIsAll) {
+            self.covered_to = None;
+        }
         let longer = |held: Option<Slot>| match (held, end) {
             (Some(held), Some(end)) => Some(held.max(end)),
             (None, _) | (_, None) => None,
@@ -96,7 +99,9 @@ impl Preparing {
             // ballot; both are reported by the own acceptor or end this candidacy.
             let Some(value) = value else { continue };
             let known = self.highest.get(&slot).map(|(held, _)| *held);
-            if known.is_none_or(|held| accepted > held) {
+            let is_higher = known.is_none_or(|held| accepted > held);
+            let is_lower = known.is_none_or(|held| accepted < held);
+            if is_higher && !mutant!(AdoptLowest) || is_lower && mutant!(AdoptLowest) {
                 self.highest.insert(slot, (accepted, value));
             }
         }
@@ -119,7 +124,8 @@ impl Preparing {
 
     /// The value to adopt for a slot, if anybody reported one.
     pub(crate) fn adopted(&self, slot: Slot) -> Option<&Value> {
-        self.highest.get(&slot).map(|(_, value)| value)
+        let adopted = self.highest.get(&slot).map(|(_, value)| value);
+        adopted.filter(|_| !mutant!(AdoptNothing))
     }
 
     pub(crate) fn last_slot(&self) -> Option<Slot> {
@@ -254,7 +260,8 @@ impl Leading {
     /// Takes the next slot out of flight once it and all before it are tallied.
     pub(crate) fn settle_next(&mut self, now_us: u64) -> Option<(Slot, u64)> {
         let slot = self.hint;
-        if !self.in_flight.get(&slot)?.tallied {
+        let overtaken = mutant!(ChosenOutOfOrder) && self.in_flight.values().any(|p| p.tallied);
+        if !self.in_flight.get(&slot)?.tallied && !overtaken {
             return None;
         }
         let proposal = self.in_flight.remove(&slot)?;

@@ -15,7 +15,12 @@ pub struct Tally {
 impl Tally {
     /// Notes an answer; true if it is this node's first.
     pub fn add(&mut self, node: NodeId) -> bool {
-        self.nodes.insert(node)
+        let is_first = self.nodes.insert(node);
+        if mutant!(VoteCountedTwice) && !is_first {
+            let other = (1..).map(NodeId).find(|other| !self.nodes.contains(other));
+            self.nodes.extend(other);
+        }
+        is_first
     }
 
     pub fn contains(&self, node: NodeId) -> bool {
@@ -23,7 +28,11 @@ impl Tally {
     }
 
     pub fn reached(&self, configuration: &Configuration) -> bool {
-        let voters = self.nodes.iter().filter(|node| configuration.is_voter(**node)).count();
+        let voters = self
+            .nodes
+            .iter()
+            .filter(|node| configuration.is_voter(**node) || mutant!(LearnerVotes))
+            .count();
         voters >= configuration.quorum_size()
     }
 

@@ -31,7 +31,10 @@ struct Round {
 
 impl Reads {
     pub(crate) fn add(&mut self, id: ReadId, slot: Slot) {
-        self.waiting.push((id, slot));
+        match &mut self.under_way {
+            Some(round) if mutant!(ReadJoinsOlderRound) => round.reads.push((id, slot)),
+            _ => self.waiting.push((id, slot)),
+        }
     }
 
     /// Starts a round for all that wait, unless one is under way. Returns its number.

@@ -236,7 +236,15 @@ impl Replica {
         };
         // Whatever former leaders acknowledged lies below the own no-op (PITFALLS 32).
         let last_chosen = Slot(self.learner.first_unchosen.0 - 1);
-        self.reads.add(id, last_chosen.max(leading.own_slot));
+        let slot = match mutant!(ReadBeforeOwnEntry) {
+            true => last_chosen,
+            false => last_chosen.max(leading.own_slot),
+        };
+        if mutant!(ReadWithoutRound) {
+            output.reads.push((id, slot));
+            return Ok(());
+        }
+        self.reads.add(id, slot);
         self.after_step(now, output);
         Ok(())
     }
@@ -666,7 +674,7 @@ impl Replica {
     ) {
         self.peer_knows(from, first_unchosen);
         let Proposer::Leading(leading) = &mut self.proposer else { return };
-        if leading.ballot != ballot {
+        if leading.ballot != ballot && !mutant!(VoteOfAnOlderBallot) {
             return;
         }
         self.reads.on_accepted(from, slot);
@@ -674,7 +682,7 @@ impl Replica {
             return;
         }
         while let Some((slot, phase2_us)) = leading.settle_next(now.mono_us) {
-            self.acceptor.mark_chosen(slot, ballot);
+            self.acceptor.mark_chosen(slot, leading.ballot);
             output.notes.push(Note::Tallied { slot, phase2_us });
         }
         self.declare(now, output);
@@ -784,6 +792,7 @@ impl Replica {
         self.proposer = Proposer::Leading(leading);
         self.election.on_elected(now.mono_us);
         let (mut adopted, mut noops) = (0, 0);
+        let mut again: Option<Value> = None;
         for slot in first.until(end) {
             // A slot above the first unchosen one may be known chosen already. It is proposed all
             // the same, with that value, so that this ballot tallies it and may hint it.
@@ -795,9 +804,18 @@ impl Replica {
                 Some(_) => adopted += 1,
                 None => noops += 1,
             }
+            if mutant!(GapNotFilled) && value.is_none() {
+                if let Proposer::Leading(leading) = &mut self.proposer {
+                    leading.next_slot = slot.next();
+                }
+                continue;
+            }
+            if mutant!(BatchInTwoSlots) && again.is_none() {
+                again = value.clone();
+            }
             self.propose_value(now, value.unwrap_or(Value::Noop), output);
         }
-        self.propose_value(now, Value::Noop, output);
+        self.propose_value(now, again.unwrap_or(Value::Noop), output);
         output.leader_clock_ms = Some(preparing.wall_ms_median());
         let phase1_us = now.mono_us.saturating_sub(preparing.started_us);
         output.notes.push(Note::Elected { ballot, adopted, noops, phase1_us });
@@ -833,6 +851,9 @@ impl Replica {
             !matches!(&withheld.message, Message::Prepare { ballot: held, .. } if *held == ballot)
         });
         output.reads_refused.extend(self.reads.take_all());
+        if mutant!(LostBeforeSettled) {
+            output.lost.extend(self.learner.own_batches());
+        }
         self.election.on_deposed(reason, now.mono_us);
         output.notes.push(Note::Deposed { ballot, led, reason });
         self.note_leader(output);
@@ -861,7 +882,7 @@ impl Replica {
             Proposer::Leading(leading) => leading.outvoted_by(slot, &value),
             Proposer::Preparing(_) | Proposer::Following => false,
         };
-        if outvoted {
+        if outvoted && !mutant!(OutvotedLeaderGoesOn) {
             self.end_ballot(now, Deposed::Outvoted, output);
         }
         if slot < self.learner.first_unchosen {
@@ -1136,7 +1157,10 @@ impl Replica {
         let first_unchosen = self.learner.first_unchosen;
         self.recorded_chosen_us = now.mono_us;
         if first_unchosen > self.recorded_chosen_below {
-            let from = std::mem::replace(&mut self.recorded_chosen_below, first_unchosen);
+            let mut from = std::mem::replace(&mut self.recorded_chosen_below, first_unchosen);
+            if mutant!(MarkReachesUnderSnapshot) {
+                from = Slot::FIRST;
+            }
             self.record(Record::ChosenRange { from, below: first_unchosen }, output);
         }
     }
@@ -1162,6 +1186,11 @@ impl Replica {
         if after <= self.synced && to != self.settings.id {
             return self.send(to, message, output);
         }
+        let is_early = match &message {
+            Message::Prepare { .. } => mutant!(PrepareBeforeSync),
+            _ => to == self.settings.id && mutant!(OwnVoteBeforeSync),
+        };
+        let after = if is_early { Position(0) } else { after };
         let place = self.withheld.partition_point(|withheld| withheld.after <= after);
         self.withheld.insert(place, Withheld { after, to, message });
     }
@@ -1174,7 +1203,8 @@ impl Replica {
 
     /// The own acceptor has promised `ballot`. A leader or candidate of a lower one goes at once.
     fn promise_raised(&mut self, now: Now, ballot: Ballot, output: &mut Output) {
-        if self.own_ballot().is_some_and(|own| own < ballot) {
+        let is_over = self.own_ballot().is_some_and(|own| own < ballot);
+        if is_over && !mutant!(LeaderOutlivesItsPromise) {
             self.end_ballot(now, Deposed::OwnPromise, output);
         }
         if ballot.node != self.settings.id {

@@ -39,6 +39,19 @@ pub enum Foul {
     ReuseIncarnation,
 }
 
+impl Foul {
+    pub const ALL: [Foul; 8] = [
+        Foul::ForgetPromise,
+        Foul::ForgetAccepted,
+        Foul::SpeakBeforeSync,
+        Foul::ReuseRounds,
+        Foul::TrimWithoutSnapshot,
+        Foul::NoCheckpoint,
+        Foul::InstallBeforeSync,
+        Foul::ReuseIncarnation,
+    ];
+}
+
 /// The replicated state machine: it remembers how far it is, and everything in one hash.
 #[derive(Clone, Copy, Debug)]
 pub struct Store {

@@ -391,7 +391,7 @@ impl Stage {
             self.install_wanted();
             for id in self.cluster().ids() {
                 // Each node's ticks fall into their own millisecond.
-                if (now_us / MS + u64::from(id.0)) % 5 == 0 && !self.paused.contains(&id) {
+                if (now_us / MS + u64::from(id.0)).is_multiple_of(5) && !self.paused.contains(&id) {
                     self.cluster().tick(id);
                 }
             }

@@ -417,7 +417,10 @@ impl Simulation {
             self.cluster.replica(*id).and_then(|replica| replica.happy_with(self.cluster.now(*id)))
                 == leaders.first().map(|(leader, _)| *leader)
         };
+        let promised = self.cluster.nodes.keys().filter_map(|id| self.cluster.replica(*id));
+        let highest_promise = promised.map(|replica| replica.promised()).max();
         candidates.count() == 0
+            && highest_promise == leaders.first().map(|(_, ballot)| *ballot)
             && leaders.len() == 1
             && is_right(leaders[0].0)
             && self.cluster.nodes.keys().all(is_content)

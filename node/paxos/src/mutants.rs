@@ -1,0 +1,101 @@
+//! Rules that a test may break, one at a time, to prove that breaking them is noticed.
+//!
+//! `mutant!(Name)` stands at the line of the rule. Without the feature `mutants`, and so in every
+//! build that runs, it is the constant `false`: the compiler removes it, and none of the names
+//! below exists.
+
+#[cfg(feature = "mutants")]
+pub use broken::{Mutant, break_rule};
+
+#[cfg(feature = "mutants")]
+macro_rules! mutant {
+    ($name:ident) => {
+        crate::mutants::is_broken(crate::mutants::Mutant::$name)
+    };
+}
+
+#[cfg(not(feature = "mutants"))]
+macro_rules! mutant {
+    ($name:ident) => {
+        false
+    };
+}
+
+#[cfg(feature = "mutants")]
+pub(crate) use broken::is_broken;
+
+#[cfg(feature = "mutants")]
+mod broken {
+    use std::cell::Cell;
+
+    /// A rule that is broken, named after what happens instead.
+    #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+    pub enum Mutant {
+        OneVariableForPromisedAndAccepted,
+        PromiseGoesBack,
+        PromiseOnlySlotsSeen,
+        AcceptDoesNotPromise,
+        PromiseFromTrimmedLog,
+        AdoptNothing,
+        AdoptLowest,
+        FirstChunkIsAll,
+        GapNotFilled,
+        VoteCountedTwice,
+        LearnerVotes,
+        VoteOfAnOlderBallot,
+        OwnVoteBeforeSync,
+        PrepareBeforeSync,
+        ChosenOutOfOrder,
+        HintAcrossBallots,
+        OutvotedLeaderGoesOn,
+        LeaderOutlivesItsPromise,
+        BatchInTwoSlots,
+        LostBeforeSettled,
+        ReadWithoutRound,
+        ReadJoinsOlderRound,
+        ReadBeforeOwnEntry,
+        MarkReachesUnderSnapshot,
+    }
+
+    impl Mutant {
+        pub const ALL: [Mutant; 24] = [
+            Mutant::OneVariableForPromisedAndAccepted,
+            Mutant::PromiseGoesBack,
+            Mutant::PromiseOnlySlotsSeen,
+            Mutant::AcceptDoesNotPromise,
+            Mutant::PromiseFromTrimmedLog,
+            Mutant::AdoptNothing,
+            Mutant::AdoptLowest,
+            Mutant::FirstChunkIsAll,
+            Mutant::GapNotFilled,
+            Mutant::VoteCountedTwice,
+            Mutant::LearnerVotes,
+            Mutant::VoteOfAnOlderBallot,
+            Mutant::OwnVoteBeforeSync,
+            Mutant::PrepareBeforeSync,
+            Mutant::ChosenOutOfOrder,
+            Mutant::HintAcrossBallots,
+            Mutant::OutvotedLeaderGoesOn,
+            Mutant::LeaderOutlivesItsPromise,
+            Mutant::BatchInTwoSlots,
+            Mutant::LostBeforeSettled,
+            Mutant::ReadWithoutRound,
+            Mutant::ReadJoinsOlderRound,
+            Mutant::ReadBeforeOwnEntry,
+            Mutant::MarkReachesUnderSnapshot,
+        ];
+    }
+
+    thread_local! {
+        static BROKEN: Cell<Option<Mutant>> = const { Cell::new(None) };
+    }
+
+    /// Breaks this rule for every replica of the calling thread, and mends the one before.
+    pub fn break_rule(mutant: Option<Mutant>) {
+        BROKEN.set(mutant);
+    }
+
+    pub(crate) fn is_broken(mutant: Mutant) -> bool {
+        BROKEN.get() == Some(mutant)
+    }
+}
