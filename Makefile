@@ -38,23 +38,25 @@ run: compile ## a live cluster of SERVERS nodes with CLIENTS clients on this mac
 	  $(if $(DURATION),--duration '$(DURATION)') $(if $(KEEP),--keep) $(if $(BASE_PORT),--base-port '$(BASE_PORT)')
 
 gen: compile ## write the Docker Compose project of SERVERS nodes and CLIENTS clients to .run/compose
-	@$(CTL) gen compose --servers '$(SERVERS)' --clients '$(CLIENTS)' --config '$(CONFIG)' --out .run/compose
+	@$(CTL) gen compose --servers '$(SERVERS)' --clients '$(CLIENTS)' --config '$(CONFIG)' --out .run/compose \
+	  $(if $(BASE_PORT),--base-port '$(BASE_PORT)')
 
 # Compose v2 is a docker plugin, Debian's 1.29 a program of its own.
 COMPOSE = $$(docker compose version >/dev/null 2>&1 && echo 'docker compose' || echo docker-compose) \
           -p paxos --project-directory .run/compose -f .run/compose/docker-compose.yml
+NO_PROJECT = { [ ! -e .run/compose/docker-compose.yml ] && echo 'no containers here: make up'; }
 
 up: gen ## the same in a Docker network, one container a node and a client
 	@$(COMPOSE) up -d --build
 
 down: ## stop and remove the containers of `make up`
-	@[ ! -e .run/compose/docker-compose.yml ] || { $(COMPOSE) down --timeout 10 && rm -rf .run/compose; }
+	@$(NO_PROJECT) || { $(COMPOSE) down --timeout 20 --rmi all --remove-orphans && rm -rf .run/compose; }
 
 kill: ## the same at once, with SIGKILL
-	@[ ! -e .run/compose/docker-compose.yml ] || { $(COMPOSE) kill; $(COMPOSE) down --timeout 0 && rm -rf .run/compose; }
+	@$(NO_PROJECT) || { $(COMPOSE) kill; $(COMPOSE) down --timeout 0 --rmi all --remove-orphans && rm -rf .run/compose; }
 
 show: ## list the containers of `make up`
-	@$(COMPOSE) ps
+	@$(NO_PROJECT) || $(COMPOSE) ps
 
 ssh_up: compile ## put the cluster of HOSTS=inventory.toml on its hosts and start it
 	@$(CTL) -i '$(HOSTS)' up --yes
