@@ -35,6 +35,8 @@ if [ -d /etc/sudoers.d ] && command -v visudo > /dev/null; then
     visudo -c -q -f "$rule"
     install -o root -g root -m 0440 "$rule" /etc/sudoers.d/{{sudoers}}
     rm -f "$rule"
+else
+    echo 'warning: sudo is not installed, so {{user}} cannot start and stop the unit' >&2
 fi
 
 echo 'ready: {{deploy_dir}} and {{data_dir}} belong to {{user}}'
