@@ -4,9 +4,11 @@
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex};
+use std::time::Duration;
 
 use deploy::fleet::{Event, Fleet, Watch};
 use hosts::{Host, Inventory, Selection};
+use tokio::runtime::Handle;
 
 use crate::cli::Context;
 use crate::error::{Error, Word};
@@ -26,12 +28,56 @@ pub fn load_inventory_quietly(context: &Context) -> Result<Inventory, Error> {
     let path = &context.global.inventory;
     let names = config::preset_names();
     let knowledge = hosts::Knowledge { presets: Some(&names) };
-    hosts::load_with(path, knowledge).map_err(|problems| {
+    let loaded = match path.to_str().and_then(|path| path.strip_prefix("ssh://")) {
+        Some(place) => {
+            let fetch = fetch_inventory(place, context);
+            let text = tokio::task::block_in_place(|| Handle::current().block_on(fetch))?;
+            let here = std::env::current_dir().map_err(internal("find the current folder"))?;
+            hosts::parse(&text, &path.display().to_string(), &here, knowledge)
+        }
+        None => hosts::load_with(path, knowledge),
+    };
+    loaded.map_err(|problems| {
         context.ui.say(problems.to_string());
         let count = problems.0.iter().filter(|p| p.severity == hosts::Severity::Error).count();
         let errors = if count == 1 { "error" } else { "errors" };
         Error::usage(format!("the inventory {} has {count} {errors}", path.display()))
     })
+}
+
+/// The copy that `up` left on a host: `ssh://[user@]host[:port][/deploy_dir]`. For an inventory that
+/// was lost here; its relative paths then begin in the current folder.
+async fn fetch_inventory(place: &str, context: &Context) -> Result<String, Error> {
+    let (authority, folder) = match place.split_once('/') {
+        Some((authority, folder)) if !folder.is_empty() => (authority, format!("/{folder}")),
+        _ => (place.trim_end_matches('/'), "/opt/paxos".to_owned()),
+    };
+    let (user, address) = match authority.rsplit_once('@') {
+        Some((user, address)) => (Some(user.to_owned()), address),
+        None => (None, authority),
+    };
+    let (address, port) = match address.rsplit_once(':') {
+        Some((address, port)) if !address.contains(':') => {
+            let port = port.parse().map_err(|_| Error::usage(format!("`{port}` is no port")))?;
+            (address, Some(port))
+        }
+        _ => (address, None),
+    };
+    let home = std::env::var_os("HOME").map(PathBuf::from).unwrap_or_default();
+    let destination = deploy::ssh::Destination {
+        name: address.to_owned(),
+        address: address.trim_matches(['[', ']']).to_owned(),
+        user,
+        port,
+        identity_file: None,
+        jump: Vec::new(),
+        known_hosts: home.join(".ssh/known_hosts"),
+        host_keys: deploy::ssh::HostKeys::Strict,
+        connect_timeout: context.global.timeout.unwrap_or(Duration::from_secs(5)),
+    };
+    let session = deploy::ssh::Session::connect(&destination).await?;
+    let path = deploy::ssh::quote(&format!("{folder}/inventory.toml"));
+    Ok(session.run("read the inventory that `up` left there", &format!("cat {path}")).await?)
 }
 
 /// The hosts that `-n` and `-l` name; all of them without either.

@@ -97,6 +97,15 @@ impl Error {
         self
     }
 
+    /// One more way out beside the hint that is there.
+    pub fn and_hint(mut self, hint: &str) -> Self {
+        self.hint = Some(match self.hint {
+            Some(first) => format!("{first}\nhint: {hint}"),
+            None => hint.to_owned(),
+        });
+        self
+    }
+
     pub fn and(mut self, other: Error) -> Self {
         self.others.push(other);
         self

@@ -55,6 +55,7 @@ async fn run(cli: Cli, ui: ui::Ui) -> Result<ExitCode, Error> {
     let interrupt = context.interrupt.clone();
     ui::watch_ctrl_c(interrupt.clone(), context.ui.clone(), steps);
     let verb = cli.verb.run(&context);
+    tokio::pin!(verb);
     let stopped = async {
         if steps {
             std::future::pending::<()>().await;
@@ -68,12 +69,20 @@ async fn run(cli: Cli, ui: ui::Ui) -> Result<ExitCode, Error> {
         }
     };
     tokio::select! {
-        outcome = verb => outcome,
-        () = stopped => Err(Error::new(Word::Interrupted, "stopped by Ctrl-C")),
-        () = expired => {
-            let bound = timeout.unwrap_or_default();
-            Err(Error::new(Word::Unknown, format!("the command did not end within --timeout {bound:?}"))
-                .hint("look at what runs before trying again: `paxosctl status`"))
-        }
+        outcome = &mut verb => return outcome,
+        () = stopped => return Err(Error::new(Word::Interrupted, "stopped by Ctrl-C")),
+        () = expired => {}
     }
+    // As on Ctrl-C: what is under way may end, so that locks are given back and it is known where
+    // it stopped.
+    interrupt.request();
+    if steps && let Ok(outcome) = tokio::time::timeout(LAST_STEP_WITHIN, verb).await {
+        return outcome;
+    }
+    let bound = timeout.unwrap_or_default();
+    Err(Error::new(Word::Unknown, format!("the command did not end within --timeout {bound:?}"))
+        .hint("look at what runs before trying again: `paxosctl status`"))
 }
+
+/// How long a step may still take when the bound on the command has passed.
+const LAST_STEP_WITHIN: std::time::Duration = std::time::Duration::from_secs(5);

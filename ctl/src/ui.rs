@@ -280,7 +280,7 @@ impl Interrupt {
         let _ = receiver.wait_for(|requested| *requested).await;
     }
 
-    fn request(&self) {
+    pub fn request(&self) {
         self.0.send_replace(true);
     }
 }

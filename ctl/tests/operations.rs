@@ -313,6 +313,55 @@ fn status_answers_with_a_dead_host() {
     site.ctl(inventory, &["status", "--wait", "healthy"]).expect(0);
 }
 
+/// A host behind another one: keys, copies and status all go through it.
+#[test]
+fn everything_works_through_a_bastion() {
+    let Some(site) = Site::new("bastion", 2) else { return };
+    let inventory = &site.path("mine.toml");
+    let text = fs::read_to_string(site.open_inventory()).unwrap();
+    // n1 is the bastion only; n2 is the cluster.
+    let (head, hosts) = text.split_once("[[host]]").unwrap();
+    let (_, rest) = hosts.split_once("[[host]]").unwrap();
+    let ssh = format!("known_hosts = \"mine\"\njump = [\"root@{}\"]", site.address("n1"));
+    let head = head.replace("known_hosts = \"known_hosts\"", &ssh);
+    let text = format!("{head}[[host]]{rest}");
+    fs::write(inventory, text).unwrap();
+    fs::copy(site.lab.identity_file(), site.path("id_ed25519")).unwrap();
+
+    site.ctl(inventory, &["plan"]).expect(3);
+    let said = site.ctl(inventory, &["trust", "--yes"]).expect(0);
+    for host in ["n1", "n2"] {
+        assert!(said.stdout.contains(&site.address(host)), "{}", said.stdout);
+    }
+    site.ctl(inventory, &["up"]).expect(0);
+    site.ctl(inventory, &["status", "--wait", "healthy"]).expect(0);
+    assert!(site.lab.processes("n1", "paxos-node").unwrap().is_empty());
+}
+
+/// A plan that was saved is carried out as it is, or not at all; a host that cannot be reached is
+/// left out only when asked for.
+#[test]
+fn a_saved_plan_is_refused_when_anything_moved() {
+    let Some(site) = Site::new("saved", 3) else { return };
+    let inventory = &site.open_inventory();
+    let path = site.path("plan.json");
+    let file = path.to_str().unwrap();
+    site.ctl(inventory, &["plan", "--out", file]).expect(0);
+    site.ctl(inventory, &["up", "--plan", file]).expect(0);
+    // The same plan a second time: the hosts are no longer as they were.
+    let said = site.ctl(inventory, &["up", "--plan", file]).expect(7);
+    said.says("host n1, host n2, host n3").says("nothing was done");
+
+    site.lab.kill_processes("n2", "paxos-node").unwrap();
+    site.lab.switch_off("n3").unwrap();
+    site.ctl(inventory, &["up"]).expect(3).says("--skip-unreachable");
+    let said = site.ctl(inventory, &["up", "--skip-unreachable"]).expect(9);
+    said.says("error[PARTLY]").says("error[SSH] n3");
+    eventually("two of three serve", || {
+        (site.ctl(inventory, &["status"]).code == 12).then_some(())
+    });
+}
+
 /// An inventory that would run code here is refused before anything is dialled.
 #[test]
 fn an_inventory_cannot_run_code() {

@@ -67,8 +67,6 @@ pub struct Run<'a> {
     pub watch: &'a Watch,
     /// For people whose nodes take long to replay.
     pub settle_within: Duration,
-    /// Hosts that were left out on purpose; the gate does not wait for them.
-    pub skipped: Vec<u32>,
     done: AtomicUsize,
 }
 
@@ -85,7 +83,6 @@ impl<'a> Run<'a> {
             fleet,
             watch,
             settle_within: Duration::from_secs(60),
-            skipped: Vec::new(),
             done: AtomicUsize::new(0),
         }
     }
@@ -125,7 +122,7 @@ impl<'a> Run<'a> {
     pub(crate) fn pause(&self, next: &str) -> Result<()> {
         if self.watch.is_stopped() {
             return Err(Error::new(Kind::Partly, format!("stopped before: {next}"))
-                .because("Ctrl-C, or the operator lock was lost"));
+                .because("asked to: Ctrl-C, --timeout, or a lost operator lock"));
         }
         Ok(())
     }

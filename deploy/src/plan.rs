@@ -91,14 +91,17 @@ pub struct Wish<'a> {
     pub releases: &'a BTreeMap<String, Release>,
     /// Used when no host belongs to a cluster yet.
     pub fresh_uuid: &'a str,
+    /// Hosts that could not be reached, and are to be left as they are.
+    pub skipped: &'a [u32],
 }
 
-/// Facts of all hosts of the inventory, in its order.
+/// What `up` does, from the facts of all hosts that are not skipped.
 pub fn up(wish: &Wish<'_>, facts: &BTreeMap<u32, Facts>) -> Result<Plan> {
     let inventory = wish.inventory;
     let found =
         |host: &hosts::Host| facts.get(&host.id).expect("facts of every host were gathered");
     refuse_half_wiped(inventory, facts)?;
+    refuse_to_begin_without(wish, facts)?;
     refuse_unreadable_data(inventory, facts)?;
     let cluster_uuid = one_cluster(inventory, facts)?.unwrap_or_else(|| wish.fresh_uuid.to_owned());
     refuse_lost_disks(inventory, facts)?;
@@ -111,8 +114,10 @@ pub fn up(wish: &Wish<'_>, facts: &BTreeMap<u32, Facts>) -> Result<Plan> {
         notes: membership_notes(inventory, facts),
         pins: pins(wish, facts),
     };
-    for host in &inventory.hosts {
+    for host in inventory.hosts.iter().filter(|host| !wish.skipped.contains(&host.id)) {
         let host_plan = host_plan(wish, host, found(host), &plan.cluster_uuid)?;
+        let rendered = digest::of_bytes(host_plan.node_toml.as_bytes());
+        plan.pins.insert(format!("node.toml of {}", host.name), rendered);
         plan.hosts.push(host_plan);
     }
     Ok(plan)
@@ -226,6 +231,21 @@ fn host_plan(wish: &Wish<'_>, host: &hosts::Host, facts: &Facts, uuid: &str) -> 
         node_toml,
         old_release: facts.current.clone(),
     })
+}
+
+/// A cluster begins with all its nodes: the first membership names every disk.
+fn refuse_to_begin_without(wish: &Wish<'_>, facts: &BTreeMap<u32, Facts>) -> Result<()> {
+    let begun = facts.values().any(|facts| facts.files.contains_key("members.toml"));
+    let absent = |host: &&hosts::Host| wish.skipped.contains(&host.id);
+    match wish.inventory.hosts.iter().find(absent) {
+        Some(host) if !begun => {
+            Err(Error::new(Kind::Guard, "begin a cluster without a node of it")
+                .on(&*host.name)
+                .because("it could not be reached, and the first membership must name its disk")
+                .hint("bring the host up, or take it out of the inventory for now"))
+        }
+        _ => Ok(()),
+    }
 }
 
 /// A wipe marks every host before it removes anything, and takes its mark away last.
@@ -387,12 +407,22 @@ fn pins(wish: &Wish<'_>, facts: &BTreeMap<u32, Facts>) -> BTreeMap<String, Strin
         pins.insert(format!("binary {arch}"), release.digest.clone());
     }
     for host in &wish.inventory.hosts {
-        pins.insert(format!("host {}", host.name), facts[&host.id].pin());
+        let pin = facts.get(&host.id).map_or_else(|| "skipped".to_owned(), Facts::pin);
+        pins.insert(format!("host {}", host.name), pin);
     }
     pins
 }
 
 impl Plan {
+    /// What this plan rests on that is not as it was when `saved` was made.
+    pub fn moved_since(&self, saved: &BTreeMap<String, String>) -> Vec<String> {
+        let mut names: Vec<&String> = self.pins.keys().chain(saved.keys()).collect();
+        names.sort();
+        names.dedup();
+        let moved = |name: &&String| self.pins.get(*name) != saved.get(*name);
+        names.into_iter().filter(moved).cloned().collect()
+    }
+
     pub fn is_empty(&self) -> bool {
         self.hosts.iter().all(|host| host.steps.is_empty())
     }

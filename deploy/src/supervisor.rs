@@ -46,18 +46,19 @@ impl Supervisor {
 
 /// Shell functions that every script about a node begins with. `node_find` sets `pid` and `start`
 /// to this cluster's running node, or to nothing: by the pidfile, or, should it be lost, by a look
-/// at all processes of this mount namespace whose program lies in our `releases/`.
+/// at all processes of this mount namespace whose program lies in our `releases/`. The kernel names
+/// programs by their real path, so `real` is deploy_dir with its links resolved.
 pub fn prelude(host: &hosts::Host) -> String {
     let deploy_dir = quote(&host.deploy_dir.display().to_string());
     let data_dir = quote(&host.data_dir.display().to_string());
     format!(
-        r#"d={deploy_dir}; data={data_dir}
+        r#"d={deploy_dir}; data={data_dir}; real=$(cd "$d" 2>/dev/null && pwd -P)
 start_of() {{ sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d' ' -f20; }}
 state_of() {{ sed 's/.*) //' "/proc/$1/stat" 2>/dev/null | cut -d' ' -f1; }}
 ours() {{
   [ -n "$1" ] && [ -d "/proc/$1" ] && [ "$(state_of "$1")" != Z ] || return 1
   [ "$(readlink "/proc/$1/ns/mnt")" = "$(readlink /proc/self/ns/mnt)" ] || return 1
-  case "$(readlink "/proc/$1/exe")" in "$d"/releases/*/paxos-node*) return 0;; esac
+  case "$(readlink "/proc/$1/exe")" in "$real"/releases/*/paxos-node*) return 0;; esac
   return 1
 }}
 node_find() {{
@@ -66,7 +67,7 @@ node_find() {{
     if ours "$pid" && [ "$(start_of "$pid")" = "$start" ]; then return 0; fi
   fi
   config=
-  for pid in $(ls -l /proc/[0-9]*/exe 2>/dev/null | grep -F " -> $d/releases/" | sed 's|.* /proc/\([0-9]*\)/exe.*|\1|'); do
+  for pid in $(ls -l /proc/[0-9]*/exe 2>/dev/null | grep -F " -> $real/releases/" | sed 's|.* /proc/\([0-9]*\)/exe.*|\1|'); do
     if ours "$pid" && tr '\0' ' ' < "/proc/$pid/cmdline" | grep -qF -- "--config $d/node.toml"; then
       case "$(tr '\0' ' ' < "/proc/$pid/cmdline")" in
         *" identity "*|*" get "*|*" format "*|*" admin "*) continue;;

@@ -180,6 +180,33 @@ fn pitfall_49_the_live_membership_is_compared_with_the_inventory() {
 }
 
 #[test]
+fn an_unreachable_host_is_left_out_but_a_cluster_begins_with_all() {
+    let mut world = World::running();
+    world.facts.remove(&3);
+    world.of(2).process = None;
+    insta::assert_snapshot!(text(&world.plan_without(&[3]).unwrap()), @r"
+    ~ n2  (voter, id 2)
+        + start the node
+    Plan: 1 update, 0 add, 0 remove, 0 restarts, 0 leader moves.
+    ");
+    let mut world = World::new();
+    world.facts.remove(&3);
+    let error = world.plan_without(&[3]).unwrap_err();
+    assert_eq!((error.kind, error.host.as_deref()), (deploy::Kind::Guard, Some("n3")));
+}
+
+#[test]
+fn a_saved_plan_knows_what_has_moved_since() {
+    let mut world = World::running();
+    let saved = world.plan().unwrap().pins;
+    assert!(world.plan().unwrap().moved_since(&saved).is_empty());
+    world.of(2).process = None;
+    world.inventory.text.push('\n');
+    let moved = world.plan().unwrap().moved_since(&saved);
+    assert_eq!(moved, ["host n2", "inventory"]);
+}
+
+#[test]
 fn same_facts_same_plan() {
     let world = World::new();
     let (one, two) = (world.plan().unwrap(), world.plan().unwrap());
@@ -274,7 +301,12 @@ impl World {
     }
 
     fn plan(&self) -> deploy::Result<Plan> {
-        let wish = Wish { inventory: &self.inventory, releases: &self.releases, fresh_uuid: UUID };
+        self.plan_without(&[])
+    }
+
+    fn plan_without(&self, skipped: &[u32]) -> deploy::Result<Plan> {
+        let (inventory, releases) = (&self.inventory, &self.releases);
+        let wish = Wish { inventory, releases, fresh_uuid: UUID, skipped };
         plan::up(&wish, &self.facts)
     }
 }

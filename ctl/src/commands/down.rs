@@ -56,7 +56,7 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, Error> {
         return Err(Error::from(error));
     }
     let plan = plan::down(&inventory, &hosts, &facts, args.wipe);
-    if !context.json() {
+    if !context.json() && !plan.is_empty() {
         context.ui.data(plan_verb::render(context, &plan));
     }
     if plan.is_empty() || context.global.dry_run {
@@ -166,7 +166,7 @@ fn report(context: &Context, plan: &Plan, wiped: bool, audit_id: Option<&str>, b
             format!("undo: paxosctl{flag} up")
         });
     } else if plan.is_empty() {
-        context.ui.say("no node of this inventory runs");
+        context.ui.data("No changes. None of these nodes runs.");
     } else {
         context.ui.say("dry run: nothing was changed");
     }

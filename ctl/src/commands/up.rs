@@ -1,6 +1,7 @@
 //! `paxosctl up`: make the hosts what the inventory says.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
@@ -14,7 +15,7 @@ use hosts::Inventory;
 use crate::cli::{self, Context};
 use crate::commands::plan;
 use crate::desk;
-use crate::error::Error;
+use crate::error::{Error, Word};
 use crate::ui;
 
 /// Make the hosts what the inventory says: copy, configure, start, wait for a leader.
@@ -29,6 +30,20 @@ pub struct Args {
     /// Wait this long for a lock that somebody else holds.
     #[arg(long, value_name = "TIME", value_parser = cli::duration)]
     lock_wait: Option<Duration>,
+    /// Carry out exactly this plan of `plan --out`, or nothing if anything has moved since.
+    #[arg(long, value_name = "FILE")]
+    plan: Option<PathBuf>,
+    /// Leave out hosts that cannot be reached; exits with 9.
+    #[arg(long)]
+    skip_unreachable: bool,
+}
+
+/// What there is to work with, the same for each look.
+struct Work<'a> {
+    inventory: &'a Inventory,
+    releases: BTreeMap<String, Release>,
+    fleet: Fleet,
+    skipped: Vec<u32>,
 }
 
 pub async fn run(args: Args, context: &Context) -> Result<ExitCode, Error> {
@@ -42,41 +57,69 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, Error> {
         return Err(Error::usage("`up` is about the whole cluster, not about selected nodes")
             .hint("leave out -n and -l; only what differs is touched"));
     }
-    let fleet = desk::dial_all(context, &inventory, &hosts).await?;
-    let first = plan::make(&inventory, &releases, &fleet).await?;
+    let (fleet, errors) = desk::dial(context, &inventory, &hosts).await;
+    let connected = |host: &&&hosts::Host| fleet.member(host.id).is_none();
+    let skipped: Vec<u32> = hosts.iter().filter(connected).map(|host| host.id).collect();
+    if !args.skip_unreachable
+        && let Some(error) = deploy::Error::all(errors.clone())
+    {
+        let hint = "`--skip-unreachable` converges the rest";
+        return Err(Error::from(error).and_hint(hint));
+    }
+    let work = Work { inventory: &inventory, releases, fleet, skipped };
+    let first = first_plan(&args, &work).await?;
     if !context.json() {
         context.ui.data(plan::render(context, &first));
     }
     if first.is_empty() || context.global.dry_run {
         report(context, &first, None, began);
-        return Ok(ui::OK);
+        return left_out(errors);
     }
     if first.restarts() > 0 && first.voters <= 2 {
         context.ui.confirm("The cluster will not serve while a node restarts. Go on?")?;
     }
     let watch = desk::watch(context);
-    let work = || converge(&args, &inventory, &releases, &fleet, &first, &watch);
-    let outcome = wait_for_lock(&args, context, || {
-        execute::under_lock(&inventory, &fleet, "up", &watch, work)
+    let (audit_id, ()) = wait_for_lock(&args, context, || {
+        let converge = || converge(&args, &work, &first, &watch);
+        execute::under_lock(&inventory, &work.fleet, "up", &watch, converge)
     })
-    .await;
-    let (audit_id, ()) = outcome?;
+    .await?;
     report(context, &first, Some(&audit_id), began);
-    Ok(ui::OK)
+    left_out(errors)
+}
+
+/// The plan that is shown; with `--plan`, only if it is the saved one.
+async fn first_plan(args: &Args, work: &Work<'_>) -> Result<Plan, Error> {
+    let Work { inventory, releases, fleet, skipped } = work;
+    let Some(path) = &args.plan else {
+        return plan::make(inventory, releases, fleet, &plan::fresh_uuid()?, skipped).await;
+    };
+    let saved = plan::read_saved(path)?;
+    let now = plan::make(inventory, releases, fleet, &saved.cluster_uuid, skipped).await?;
+    let moved = now.moved_since(&saved.pins);
+    if moved.is_empty() {
+        return Ok(now);
+    }
+    Err(Error::new(Word::Guard, format!("carry out the plan {}", path.display()))
+        .because(format!("no longer as it was when the plan was made: {}", moved.join(", ")))
+        .hint("nothing was done; look again with `paxosctl plan`"))
+}
+
+/// Hosts that were skipped make a run a partial one.
+fn left_out(errors: Vec<deploy::Error>) -> Result<ExitCode, Error> {
+    match deploy::Error::all(errors) {
+        None => Ok(ui::OK),
+        Some(error) => Err(Error::new(Word::Partly, "all but the hosts that cannot be reached")
+            .hint("run the command again when they are back")
+            .and(error.into())),
+    }
 }
 
 /// Under the lock: looks again, and does what was shown or nothing.
-async fn converge(
-    args: &Args,
-    inventory: &Inventory,
-    releases: &BTreeMap<String, Release>,
-    fleet: &Fleet,
-    shown: &Plan,
-    watch: &Watch,
-) -> deploy::Result<()> {
-    let facts = look(fleet).await?;
-    let wish = deploy::plan::Wish { inventory, releases, fresh_uuid: &shown.cluster_uuid };
-    let plan = deploy::plan::up(&wish, &facts)?;
+async fn converge(args: &Args, work: &Work<'_>, shown: &Plan, watch: &Watch) -> deploy::Result<()> {
+    let Work { inventory, releases, fleet, skipped } = work;
+    let wish = deploy::plan::Wish { inventory, releases, fresh_uuid: &shown.cluster_uuid, skipped };
+    let plan = deploy::plan::up(&wish, &look(fleet).await?)?;
     let steps = |plan: &Plan| plan.hosts.iter().map(|host| host.steps.clone()).collect::<Vec<_>>();
     if steps(&plan) != steps(shown) {
         return Err(deploy::Error::new(deploy::Kind::Lock, "carry out the plan that was shown")

@@ -258,6 +258,11 @@ fn write_config(control: &Path, destination: &Destination) -> io::Result<PathBuf
         if destination.host_keys == HostKeys::Strict { " ~/.ssh/known_hosts" } else { "" };
     let known_hosts = destination.known_hosts.display();
     let seconds = destination.connect_timeout.as_secs().max(1);
+    // Bastions are not told of `-i`; what stands here reaches them.
+    let identity = destination
+        .identity_file
+        .as_ref()
+        .map_or_else(String::new, |path| format!("IdentityFile \"{}\"\n", path.display()));
     let text = format!(
         "Host *\n\
          UserKnownHostsFile \"{known_hosts}\"{users_own}\n\
@@ -271,6 +276,7 @@ fn write_config(control: &Path, destination: &Destination) -> io::Result<PathBuf
          ForwardAgent no\n\
          ForwardX11 no\n\
          PermitLocalCommand no\n\
+         {identity}\
          Include ~/.ssh/config\n\
          Include /etc/ssh/ssh_config\n"
     );
