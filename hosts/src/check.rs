@@ -226,6 +226,10 @@ fn identity_files(draft: &Draft, findings: &Findings<'_>) {
         }
         let shown = path.display();
         let problem = match std::fs::metadata(path) {
+            // The copy on a host names a key of whoever put it there.
+            Err(_) if findings.source.is_copy() => findings
+                .warning(site, format!("there is no ssh key {shown} here"))
+                .label("left out: your ssh-agent and ~/.ssh/config are used"),
             Err(error) => findings
                 .error(site, format!("cannot read the ssh key {shown}: {error}"))
                 .hint("leave identity_file out to use your ssh-agent and ~/.ssh/config"),

@@ -48,6 +48,11 @@ pub(crate) struct SyntaxError {
 }
 
 impl Source {
+    /// Whether it was read back from a host, far from the folder that its paths are about.
+    pub(crate) fn is_copy(&self) -> bool {
+        self.name.starts_with("ssh://")
+    }
+
     /// Line and column, both counted from 1, the column in characters.
     pub(crate) fn locate(&self, offset: usize) -> (usize, usize) {
         let before = &self.text[..self.floor(offset)];

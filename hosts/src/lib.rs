@@ -68,7 +68,8 @@ pub fn load_with(path: impl AsRef<Path>, knowledge: Knowledge<'_>) -> Result<Inv
 }
 
 /// Reads an inventory that is already in memory. `origin` names it in messages; relative paths in
-/// it begin at `folder`.
+/// it begin at `folder`. An origin that begins with `ssh://` is the copy that `up` left on a host:
+/// ssh keys that are not here are left out of it, with a warning.
 pub fn parse(
     text: &str,
     origin: &str,
@@ -96,9 +97,15 @@ pub fn parse(
         assert!(problems.has_errors(), "an inventory was refused without a reason");
         return Err(problems);
     };
+    let mut hosts: Vec<Host> = draft.hosts.into_iter().map(|draft| draft.host).collect();
+    if source.is_copy() {
+        for host in &mut hosts {
+            host.ssh.identity_file.take_if(|path| !path.exists());
+        }
+    }
     Ok(Inventory {
         cluster: draft.cluster,
-        hosts: draft.hosts.into_iter().map(|draft| draft.host).collect(),
+        hosts,
         guard: draft.guard,
         security: draft.security,
         users: draft.users.into_iter().map(|user| user.value).collect(),

@@ -368,3 +368,13 @@ fn hosts_are_selected_by_name_and_label() {
     );
     assert!(error(&[], &["zone"]).contains("key=value"));
 }
+
+#[test]
+fn a_copy_from_a_host_is_read_without_the_keys_of_its_writer() {
+    let text = change("name = \"demo\"", "name = \"demo\"\n[defaults.ssh]\nidentity_file = \"k\"");
+    assert!(read(&text).is_err());
+    let origin = "ssh://ops@10.0.0.11";
+    let copy = hosts::parse(&text, origin, Path::new("/nowhere"), Knowledge::default()).unwrap();
+    assert!(copy.hosts.iter().all(|host| host.ssh.identity_file.is_none()));
+    assert_eq!(copy.warnings.iter().count(), 1, "{}", copy.warnings);
+}
