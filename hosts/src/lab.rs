@@ -93,7 +93,7 @@ impl Lab {
             let message = format!("a lab has 1 to {HOSTS_MAX} hosts, not {}", wish.hosts);
             return Err(LabError::new(message));
         }
-        fs::create_dir_all(&wish.dir).attempt(|| format!("make {}", wish.dir.display()))?;
+        let _turn = files::take_turn(&wish.dir)?;
         let dir = folder(&wish.dir, &wish.name)?;
         let former = files::read_marker(&dir)?;
         if let Some(hosts) = former.as_ref().map(|former| former.hosts).filter(|n| *n > wish.hosts)
@@ -145,19 +145,24 @@ impl Lab {
     /// wherever it was made. That nothing was there is no error.
     pub fn down(dir: &Path, name: &str) -> Result<Removed, LabError> {
         requirements()?;
+        let mut homes = vec![folder(dir, name)?];
+        homes
+            .extend(network::labs()?.into_iter().filter(|lab| lab.name == name).map(|lab| lab.dir));
+        homes.dedup();
+        // An `up` of this lab ends before it is taken down.
+        let exists = |folder: &&Path| folder.is_dir();
+        let places = homes.iter().filter_map(|home| home.parent()).filter(exists);
+        let _turns = places.map(files::take_turn).collect::<Result<Vec<_>, _>>()?;
         let lock = network::lock()?;
         network::sweep()?;
         let mut removed = Removed::default();
-        let mut homes = vec![folder(dir, name)?];
         for owned in network::labs()?.into_iter().filter(|lab| lab.name == name) {
             let (hosts, processes) = network::remove(owned.index)?;
             removed.hosts += hosts;
             removed.processes += processes;
             removed.network = true;
-            homes.push(owned.dir);
         }
         drop(lock);
-        homes.dedup();
         for home in homes {
             removed.folder |= files::remove(&home, name)?;
         }

@@ -265,6 +265,23 @@ fn labs_with_different_names_live_side_by_side() {
 }
 
 #[test]
+fn those_who_work_on_one_lab_take_turns() {
+    let Some(throwaway) = Throwaway::up("turns", 1) else { return };
+    let dir = throwaway.dir.path();
+    let up = || Lab::up(&wish("turns", dir, 2)).map(drop);
+    let down = || Lab::down(dir, throwaway.lab.name()).map(drop);
+    std::thread::scope(|scope| {
+        let work: [&(dyn Fn() -> Result<(), hosts::lab::LabError> + Sync); 6] =
+            [&up, &up, &down, &up, &down, &up];
+        let turns = work.map(|work| scope.spawn(work));
+        for turn in turns {
+            turn.join().unwrap().unwrap_or_else(|error| panic!("{error}"));
+        }
+    });
+    assert_eq!(Lab::up(&wish("turns", dir, 2)).unwrap().host_names().len(), 2);
+}
+
+#[test]
 fn a_lab_without_its_folder_is_still_taken_down() {
     let Some(throwaway) = Throwaway::up("lost", 1) else { return };
     std::fs::remove_dir_all(throwaway.lab.dir()).unwrap();

@@ -4,7 +4,7 @@
 use std::fmt::Write as _;
 use std::fs;
 use std::io;
-use std::os::unix::fs::DirBuilderExt;
+use std::os::unix::fs::{DirBuilderExt, MetadataExt};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -20,6 +20,23 @@ pub(super) struct Marker {
     pub(super) name: String,
     pub(super) index: u8,
     pub(super) hosts: usize,
+}
+
+/// Waits for whoever works on a lab in this folder of labs, and keeps others waiting until the
+/// answer is dropped, or its process ends. The folder is made if need be.
+pub(super) fn take_turn(labs: &Path) -> Result<fs::File, LabError> {
+    let doing = || format!("take a turn in {}", labs.display());
+    loop {
+        fs::create_dir_all(labs).attempt(doing)?;
+        let turn = fs::File::open(labs).attempt(doing)?;
+        turn.lock().attempt(doing)?;
+        // Whoever was before us may have removed the folder, and others have made it again.
+        let now = fs::metadata(labs).ok().map(|folder| (folder.dev(), folder.ino()));
+        let ours = turn.metadata().attempt(doing)?;
+        if now == Some((ours.dev(), ours.ino())) {
+            return Ok(turn);
+        }
+    }
 }
 
 /// `None` when the folder is no lab's.
