@@ -208,12 +208,6 @@ fn loopback(draft: &Draft, findings: &Findings<'_>) {
             .hint("write peers = \"tls\": it needs no certificates, the hosts make their keys");
         findings.add(problem);
     }
-    if draft.security.clients == Clients::Auth && draft.users.is_empty() {
-        let problem = findings
-            .warning(&draft.clients_span, "clients must log in, but there is no user yet")
-            .hint("paxosctl user add app");
-        findings.add(problem);
-    }
 }
 
 fn identity_files(draft: &Draft, findings: &Findings<'_>) {
@@ -263,6 +257,12 @@ fn config(draft: &Draft, presets: Option<&[&str]>, findings: &Findings<'_>) {
 }
 
 fn users(draft: &Draft, findings: &Findings<'_>) {
+    if draft.security.clients == Clients::Auth && draft.users.is_empty() {
+        let problem = findings
+            .warning(&draft.clients_span, "clients must log in, but there is no user yet")
+            .hint("paxosctl user add app");
+        findings.add(problem);
+    }
     let mut names: BTreeMap<&str, &Span> = BTreeMap::new();
     for user in &draft.users {
         let name = user.value.name.as_str();
