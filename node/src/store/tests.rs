@@ -228,3 +228,34 @@ fn a_scan_meets_every_key_that_stays() {
         assert_eq!(seen.get(format!("{{t}}{index}").as_bytes()), Some(&1));
     }
 }
+
+/// A change right at the walker's feet: in the slot just visited, and in the one that is next.
+#[test]
+fn a_snapshot_has_each_record_once_around_the_walker() {
+    let key_of = |slot: u16| {
+        let mut keys = (0..).map(|index| format!("k{index}"));
+        keys.find(|key| crate::command::hash_slot(key.as_bytes()) == slot).expect("some key")
+    };
+    for change in ["SET", "APPEND", "DEL", "PERSIST", "FLUSHALL"] {
+        let mut store = Store::new();
+        let keys: Vec<String> = (250..262).chain(510..514).map(key_of).collect();
+        for key in &keys {
+            apply(&mut store, 1, &["SET", key, "old", "EX", "1000"]);
+        }
+        let mut changed = false;
+        let (head, chunks) = snapshot(&mut store, |store| {
+            for key in keys.iter().filter(|_| !changed) {
+                match change {
+                    "FLUSHALL" => apply(store, 2, &[change]),
+                    "DEL" | "PERSIST" => apply(store, 2, &[change, key]),
+                    _ => apply(store, 2, &[change, key, "new"]),
+                };
+            }
+            changed = true;
+        });
+        let loaded = load(head, &chunks).unwrap_or_else(|error| panic!("{change}: {error}"));
+        for key in &keys {
+            assert_eq!(read(&loaded, 1, &["GET", key]), Ok(Reply::bulk("old")), "{change} {key}");
+        }
+    }
+}
