@@ -3,32 +3,28 @@
 
 #![expect(clippy::print_stderr, reason = "a skipped test says why")]
 
+mod support;
+
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
-use std::time::{Duration, Instant};
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::Duration;
 
-use hosts::lab::{Lab, Wish, requirements};
 use monitoring::dashboards;
 use proof::client::Target;
 use proof::load::{Load, Spec};
 use serde_json::Value;
-
-/// Generous: the machine is shared. Nothing here is measured by it.
-const SOON: Duration = Duration::from_secs(60);
+use support::{Said, Site, eventually};
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_panel_has_data_when_prometheus_has_watched_a_leader_die() {
-    if let Err(missing) = requirements() {
-        eprintln!("skipped: {missing}");
-        return;
-    }
     if Command::new("prometheus").arg("--version").output().is_err() {
         eprintln!("skipped: prometheus is not installed (Debian: prometheus)");
         return;
     }
-    let watched = Watched::start();
+    let Some(site) = Site::new("mon", 3) else { return };
+    let watched = Watched::start(&site);
     let inventory = hosts::load(&watched.inventory).unwrap();
     let clients = inventory.hosts.iter().map(hosts::Host::client_endpoint).collect();
     let load = Load::start(Spec::new(Target::open(clients), 2));
@@ -42,7 +38,7 @@ async fn every_panel_has_data_when_prometheus_has_watched_a_leader_die() {
     });
 
     let leader = watched.leader().expect("somebody leads");
-    assert_eq!(watched.lab.kill_processes(&leader, "paxos-node").unwrap(), 1);
+    assert_eq!(site.lab.kill_processes(&leader, "paxos-node").unwrap(), 1);
     watched.wait_for("another node leads", |w| w.leader().is_some_and(|other| other != leader));
     watched.wait_for("the change is counted", |w| {
         w.number("cluster:paxos_leader_changes:increase15m").is_some_and(|changes| changes > 0.0)
@@ -57,97 +53,82 @@ async fn every_panel_has_data_when_prometheus_has_watched_a_leader_die() {
 
     let queries = dashboards::queries();
     assert!(queries.len() > 60, "only {} queries", queries.len());
-    let empty = |w: &Watched| {
-        let empty = queries.iter().filter(|query| w.query(&query.expanded(&w.cluster)).is_empty());
-        empty.map(|query| format!("{}: {}", query.panel, query.expression)).collect::<Vec<_>>()
-    };
-    let deadline = Instant::now() + SOON;
-    loop {
-        let empty = empty(&watched);
-        if empty.is_empty() {
-            break;
-        }
-        assert!(Instant::now() < deadline, "panels without data:\n{}", empty.join("\n"));
-        std::thread::sleep(Duration::from_millis(500));
+    let asked = |query: &dashboards::PanelQuery| watched.query(&query.expanded(&watched.cluster));
+    for query in &queries {
+        let what = format!("panel {} has data: {}", query.panel, query.expression);
+        eventually(&what, || Some(()).filter(|()| !asked(query).is_empty()));
     }
 
-    let said = watched.ctl_ok(&["monitor", "up"]);
-    assert!(said.contains("prometheus runs already"), "{said}");
-    assert!(said.contains(&format!("warning: {leader} cannot be read from here")), "{said}");
-    let operations = load.stop().await;
-    drop(operations);
-    let said = watched.ctl_ok(&["monitor", "down"]);
-    assert!(said.contains("prometheus stopped"), "{said}");
+    let dark = format!("warning: {leader} cannot be read from here");
+    watched.monitor("up").expect(0).says("prometheus runs already").says(&dark);
+    drop(load.stop().await);
+    watched.monitor("down").expect(0).says("prometheus stopped");
     assert!(TcpStream::connect(("127.0.0.1", watched.prometheus_port)).is_err());
 }
 
-/// A lab with a cluster on it and a Prometheus that watches it; gone with the value.
-struct Watched {
-    lab: Lab,
-    labs: tempfile::TempDir,
+/// PITFALLS 50, 86: without a quorum nothing can be done, and there is no reason to restart anything.
+#[test]
+fn without_a_quorum_a_node_is_not_ready_and_stays_healthy() {
+    let Some(site) = Site::new("ready", 3) else { return };
+    let inventory = site.open_inventory();
+    site.ctl(&inventory, &["up", "--yes"]).expect(0);
+    let page = |host: &str, path: &str| exchange(&format!("{}:7381", site.address(host)), path);
+    for host in ["n1", "n2", "n3"] {
+        eventually("every node is ready", || page(host, "/readyz").0.eq(&200).then_some(()));
+        assert_eq!(page(host, "/status").0, 403, "this machine is no member");
+    }
+    for host in ["n1", "n2"] {
+        assert_eq!(site.lab.kill_processes(host, "paxos-node").unwrap(), 1);
+    }
+    let reason = eventually("the last node is not ready", || {
+        let (code, reason) = page("n3", "/readyz");
+        (code == 503).then_some(reason)
+    });
+    assert!(reason.starts_with("not ready: "), "{reason}");
+    assert_eq!(page("n3", "/healthz"), (200, "ok\n".to_owned()));
+    eventually("the cluster is unavailable", || {
+        (site.ctl(&inventory, &["status"]).code == 5).then_some(())
+    });
+    assert_eq!(page("n3", "/healthz").0, 200, "nobody restarts a node that only waits for others");
+
+    site.ctl(&inventory, &["up", "--yes"]).expect(0);
+    eventually("the node is ready again", || page("n3", "/readyz").0.eq(&200).then_some(()));
+    site.ctl(&inventory, &["status", "--wait", "healthy"]).expect(0);
+}
+
+/// A lab with a cluster on it and a Prometheus that watches it.
+struct Watched<'a> {
+    site: &'a Site,
     cluster: String,
     inventory: PathBuf,
     prometheus_port: u16,
 }
 
-impl Watched {
-    fn start() -> Watched {
-        let labs = tempfile::tempdir().unwrap();
-        let cluster = format!("m{}", std::process::id());
-        let wish = Wish { name: cluster.clone(), dir: labs.path().to_owned(), hosts: 3 };
-        let lab = Lab::up(&wish).unwrap_or_else(|error| {
-            let _ = Lab::down(labs.path(), &cluster);
-            panic!("{error}")
-        });
-        let inventory = lab.inventory();
-        let prometheus_port = free_port();
-        let watched = Watched { lab, labs, cluster, inventory, prometheus_port };
-        watched.complete_inventory();
-        watched.ctl_ok(&["up", "--yes"]);
-        let said = watched.ctl_ok(&["monitor", "up"]);
-        assert!(said.contains("prometheus   ready"), "{said}");
-        assert!(!said.contains("cannot be read from here"), "{said}");
-        watched
-    }
-
-    /// The node's program as it stands now, a short interval, and leave for this machine to scrape.
-    fn complete_inventory(&self) {
-        let text = std::fs::read_to_string(&self.inventory).unwrap();
-        let binary = format!("[cluster]\nbinary = {:?}\n", node_binary());
-        let mut text = text.replace("[cluster]\n", &binary);
+impl Watched<'_> {
+    fn start(site: &Site) -> Watched<'_> {
+        let cluster = site.lab.name().to_owned();
+        let inventory = site.open_inventory();
+        let watched = Watched { site, cluster, inventory, prometheus_port: free_port() };
+        // A short interval, and leave for this machine to scrape.
+        let mut text = std::fs::read_to_string(&watched.inventory).unwrap();
         if !text.contains("scrape_from") {
             text = text.replace("[security]\n", "[security]\nscrape_from = [\"10.231.0.0/16\"]\n");
         }
         text.push_str("\n[monitoring]\nscrape_interval = \"1s\"\n");
-        std::fs::write(&self.inventory, text).unwrap();
+        std::fs::write(&watched.inventory, text).unwrap();
+        site.ctl(&watched.inventory, &["up", "--yes"]).expect(0);
+        let said = watched.monitor("up").expect(0).says("prometheus   ready");
+        assert!(!said.stderr.contains("cannot be read from here"), "{}", said.stderr);
+        watched
     }
 
-    /// stdout and stderr of `paxosctl`, whose success is expected.
-    fn ctl_ok(&self, args: &[&str]) -> String {
-        let output = self.ctl(args);
-        let said = [output.stdout, output.stderr].concat();
-        let said = String::from_utf8_lossy(&said).into_owned();
-        assert!(output.status.success(), "paxosctl {args:?}: {}\n{said}", output.status);
-        said
+    fn monitor(&self, what: &str) -> Said {
+        let port = format!("--prometheus-port={}", self.prometheus_port);
+        self.site.ctl(&self.inventory, &["monitor", what, &port])
     }
 
-    fn ctl(&self, args: &[&str]) -> Output {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_paxosctl"));
-        command.arg("-i").arg(&self.inventory).args(args);
-        if args[0] == "monitor" {
-            command.arg("--dir").arg(self.labs.path().join("monitor"));
-            command.arg(format!("--prometheus-port={}", self.prometheus_port));
-            command.arg(format!("--grafana-port={}", free_port()));
-        }
-        command.output().unwrap()
-    }
-
-    fn wait_for(&self, what: &str, done: impl Fn(&Watched) -> bool) {
-        let deadline = Instant::now() + SOON;
-        while !done(self) {
-            assert!(Instant::now() < deadline, "{what}: not within {SOON:?}\n{}", self.targets());
-            std::thread::sleep(Duration::from_millis(200));
-        }
+    fn wait_for(&self, what: &str, done: impl Fn(&Watched<'_>) -> bool) {
+        eventually(what, || done(self).then_some(()));
     }
 
     fn leader(&self) -> Option<String> {
@@ -168,51 +149,31 @@ impl Watched {
     }
 
     fn query(&self, expression: &str) -> Vec<Value> {
-        let answer = self.ask(&format!("/api/v1/query?query={}", encoded(expression)));
-        assert_eq!(answer["status"], "success", "{expression}: {answer}");
+        let address = format!("127.0.0.1:{}", self.prometheus_port);
+        let path = format!("/api/v1/query?query={}", encoded(expression));
+        let (code, body) = exchange(&address, &path);
+        assert_eq!(code, 200, "{expression}: {body}");
+        let answer: Value = serde_json::from_str(&body).unwrap();
         answer["data"]["result"].as_array().expect("a vector").clone()
     }
-
-    /// What Prometheus says of its targets, for a message.
-    fn targets(&self) -> String {
-        let answer = self.ask("/api/v1/targets");
-        serde_json::to_string_pretty(&answer["data"]["activeTargets"]).unwrap()
-    }
-
-    fn ask(&self, path: &str) -> Value {
-        let mut stream = TcpStream::connect(("127.0.0.1", self.prometheus_port)).unwrap();
-        stream.set_read_timeout(Some(SOON)).unwrap();
-        write!(stream, "GET {path} HTTP/1.0\r\nHost: localhost\r\n\r\n").unwrap();
-        let mut answer = String::new();
-        stream.read_to_string(&mut answer).unwrap();
-        let (_, body) = answer.split_once("\r\n\r\n").expect("an answer has a head");
-        serde_json::from_str(body).unwrap_or_else(|error| panic!("{path}: {error}: {answer}"))
-    }
 }
 
-impl Drop for Watched {
+impl Drop for Watched<'_> {
     fn drop(&mut self) {
-        let _ = self.ctl(&["monitor", "down"]);
-        if let Err(error) = Lab::down(self.labs.path(), self.lab.name()) {
-            eprintln!("lab {} stays: {error}", self.lab.name());
-        }
+        let _ = self.monitor("down");
     }
 }
 
-/// `paxos-node`, built as the tests were: cargo makes a package's own programs for its tests, but
-/// not those of another package.
-fn node_binary() -> PathBuf {
-    let profile_dir = Path::new(env!("CARGO_BIN_EXE_paxosctl")).parent().unwrap();
-    let mut build = Command::new(std::env::var_os("CARGO").unwrap_or("cargo".into()));
-    build.args(["build", "--quiet", "--package", "node", "--bin", "paxos-node", "--target-dir"]);
-    build.arg(profile_dir.parent().expect("target/<profile>"));
-    build.current_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
-    if profile_dir.ends_with("release") {
-        build.arg("--release");
-    }
-    let status = build.status().expect("cargo can be run");
-    assert!(status.success(), "build paxos-node: {status}");
-    profile_dir.join("paxos-node")
+/// Code and body of one page.
+fn exchange(address: &str, path: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).unwrap();
+    stream.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    write!(stream, "GET {path} HTTP/1.0\r\nHost: {address}\r\n\r\n").unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).unwrap();
+    let (head, body) = answer.split_once("\r\n\r\n").expect("an answer has a head");
+    let code = head.split(' ').nth(1).and_then(|code| code.parse().ok()).expect("a status code");
+    (code, body.to_owned())
 }
 
 fn free_port() -> u16 {
