@@ -50,6 +50,17 @@ impl HandshakeError {
     pub(super) fn is_refusal(&self) -> bool {
         matches!(self, HandshakeError::RefusedByPeer(_) | HandshakeError::Refused(_))
     }
+
+    /// The same for the same trouble, whatever port or process it names this time.
+    pub(super) fn kind(&self) -> String {
+        match self {
+            HandshakeError::Refused(refusal) | HandshakeError::RefusedByPeer(refusal) => {
+                format!("{:?}", refusal.code)
+            }
+            HandshakeError::Wire(_) => "wire".to_owned(),
+            other => other.to_string(),
+        }
+    }
 }
 
 pub(super) fn io_error(doing: &'static str) -> impl FnOnce(io::Error) -> HandshakeError {

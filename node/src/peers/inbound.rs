@@ -102,7 +102,7 @@ async fn serve(
             receive(&shared, &peer, serial, from, &hello, connection).await;
         }
         Err(error) => {
-            shared.quiet.borrow_mut().trace(format!("{} {error}", from.ip()), |more| {
+            shared.quiet.borrow_mut().trace(format!("{} {}", from.ip(), error.kind()), |more| {
                 tracing::warn!(%from, "connection to the peer port closed: {error}{more}");
             });
         }

@@ -38,6 +38,8 @@ pub(super) struct Peer {
     pub(super) gone: watch::Sender<bool>,
     /// It has just dialled us: so it is up, and worth dialling.
     pub(super) alive: Notify,
+    /// The kind of trouble that was traced last, empty while connected.
+    pub(super) trouble_kind: RefCell<String>,
     /// `Connected` was the last event of the control lane.
     announced: Cell<bool>,
 }
@@ -171,6 +173,7 @@ impl Shared {
             counters,
             gone: watch::Sender::new(false),
             alive: Notify::new(),
+            trouble_kind: RefCell::default(),
             announced: Cell::new(false),
         });
         for lane in Lane::ALL {

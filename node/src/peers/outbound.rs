@@ -130,16 +130,19 @@ fn trouble(shared: &Shared, peer: &Peer, lane: Lane, error: &HandshakeError) {
     let text = error.to_string();
     let (id, address) = (peer.id, &peer.member.address);
     // Said when it changes, and then seldom: a peer that is down for a week is not news.
-    if peer.counters.trouble().as_ref() != Some(&text) {
-        shared.quiet.borrow_mut().trace(format!("{id} {text}"), |more| {
+    let kind = error.kind();
+    if *peer.trouble_kind.borrow() != kind {
+        shared.quiet.borrow_mut().trace(format!("{id} {kind}"), |more| {
             tracing::warn!(peer = %id, address, %lane, "not connected: {text}{more}");
         });
     }
+    *peer.trouble_kind.borrow_mut() = kind;
     peer.counters.set_trouble(Some(text));
 }
 
 fn trouble_ended(shared: &Shared, peer: &Peer, lane: Lane) {
     peer.counters.set_trouble(None);
+    peer.trouble_kind.borrow_mut().clear();
     let (id, address) = (peer.id, &peer.member.address);
     shared.quiet.borrow_mut().trace(format!("{id} {lane} connected"), |more| {
         tracing::info!(peer = %id, address, %lane, "connected{more}");
