@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use config::{Behaviour, Listen, NodeConfig, PeerSecurity, Security, Trace};
 use node::identity::{self, Identity};
-use node::peers::{Limits, LinkEvent, LinkEvents, LinkSettings, Links, Sent};
+use node::peers::{Limits, LinkEvent, LinkEvents, LinkSettings, Links, Remembered, Sent};
 use node::wire::PeerFrame;
 use paxos::{Ballot, BatchId, Configuration, Member, Message, NodeId, Slot, Value};
 
@@ -86,7 +86,8 @@ fn start(
 ) -> (Links, LinkEvents) {
     let process = identity::begin_process(&config.data_dir).expect("count the start");
     let listen = config.listen.peer;
-    let settings = LinkSettings { listen, security, limits: Limits::default() };
+    let (limits, remembered) = (Limits::default(), Remembered::default());
+    let settings = LinkSettings { listen, security, limits, remembered };
     Links::start(identity, process, configuration, settings).expect("start links")
 }
 

@@ -92,6 +92,7 @@ pub async fn run(config: NodeConfig, config_path: &Path, set_filter: SetFilter) 
         listen: config.listen.peer,
         security: config.security.peers,
         limits: peers::Limits::default(),
+        remembered: peers::Remembered::of(&node.replica),
     };
     let (links, link_events) =
         Links::start(&identity, process, node.configuration(), link_settings)?;

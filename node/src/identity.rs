@@ -12,7 +12,8 @@
 //!
 //! ```text
 //! <data_dir>/identity   one line of JSON, one line with its sha-256; 0600, never written again
-//! <data_dir>/starts     two slots with a count and a checksum, overwritten in turn: needs no space
+//! <data_dir>/starts     two slots, overwritten in turn, so that it needs no space: the count, the
+//!                       random numbers of the last processes, a checksum
 //! ```
 
 use std::fmt;
@@ -65,8 +66,24 @@ pub struct Public {
 pub struct Process {
     /// How many processes have started here, this one included; durable before it is told.
     pub starts: u64,
-    /// Random: two processes on copies of one directory have the same count, but not this.
+    /// Random: two processes on copies of one directory may have the same count, but not this.
     pub nonce: u64,
+    /// The nonces of the processes before it, the last one first; 0 where there was none.
+    pub former: [u64; FORMER_COUNT],
+}
+
+/// How many earlier processes a directory remembers.
+pub const FORMER_COUNT: usize = 8;
+
+impl Process {
+    /// The process of start number `starts`, if it is one of the last few before this one.
+    pub fn ancestor(&self, starts: u64) -> Option<u64> {
+        let back = self.starts.checked_sub(starts)?;
+        match usize::try_from(back).ok()? {
+            0 => Some(self.nonce),
+            back => self.former.get(back - 1).copied(),
+        }
+    }
 }
 
 /// Sixteen bytes, written as 32 hex digits, with or without dashes.
@@ -144,7 +161,7 @@ pub fn format(config: &NodeConfig) -> Result<Public, IdentityError> {
         incarnation: u64::from_le_bytes(NodeKey::random()?),
         key: NodeKey::generate()?,
     };
-    let starts = encode_starts(0);
+    let starts = encode_starts(&Process { starts: 0, nonce: 0, former: [0; FORMER_COUNT] });
     write_new(&dir.join(STARTS), &[&starts[..], &[0; SLOT_LEN as usize][..]].concat())?;
     let partial = dir.join(PARTIAL);
     write_new(&partial, identity.to_file().as_bytes())?;
@@ -182,17 +199,21 @@ pub fn begin_process(data_dir: &Path) -> Result<Process, IdentityError> {
     let mut slots = [0; 2 * SLOT_LEN as usize];
     file.read_exact_at(&mut slots, 0).map_err(io_error("read", &path))?;
     let (first, second) = slots.split_at(SLOT_LEN as usize);
-    let newest = decode_starts(first).max(decode_starts(second));
-    let Some(former) = newest else {
+    let slots = [decode_starts(first), decode_starts(second)];
+    let Some(last) = slots.into_iter().flatten().max_by_key(|process| process.starts) else {
         let what = "neither of its two slots has a good checksum".to_owned();
         return Err(IdentityError::Corrupt { path, what });
     };
     // The slot with the newest count stays as it is: a torn write costs the other one only.
-    let starts = former + 1;
-    let offset = (starts % 2) * SLOT_LEN;
-    file.write_all_at(&encode_starts(starts), offset).map_err(io_error("write", &path))?;
+    let mut former = [0; FORMER_COUNT];
+    former[0] = last.nonce;
+    former[1..].copy_from_slice(&last.former[..FORMER_COUNT - 1]);
+    let nonce = u64::from_le_bytes(NodeKey::random()?);
+    let process = Process { starts: last.starts + 1, nonce, former };
+    let offset = (process.starts % 2) * SLOT_LEN;
+    file.write_all_at(&encode_starts(&process), offset).map_err(io_error("write", &path))?;
     file.sync_data().map_err(io_error("sync", &path))?;
-    Ok(Process { starts, nonce: u64::from_le_bytes(NodeKey::random()?) })
+    Ok(process)
 }
 
 impl Identity {
@@ -351,22 +372,32 @@ fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Ident
 
 /// Slots lie in different sectors, so that one torn write cannot hit both.
 const SLOT_LEN: u64 = 4096;
-const STARTS_LEN: usize = 12;
+const STARTS_WORDS: usize = 2 + FORMER_COUNT;
+const STARTS_LEN: usize = 8 * STARTS_WORDS + 4;
 
-fn encode_starts(starts: u64) -> [u8; SLOT_LEN as usize] {
+fn encode_starts(process: &Process) -> [u8; SLOT_LEN as usize] {
     let mut slot = [0; SLOT_LEN as usize];
-    slot[..8].copy_from_slice(&starts.to_le_bytes());
-    let crc = crc32fast::hash(&slot[..8]);
-    slot[8..STARTS_LEN].copy_from_slice(&crc.to_le_bytes());
+    let words = [process.starts, process.nonce].into_iter().chain(process.former);
+    for (word, bytes) in words.zip(slot.chunks_exact_mut(8)) {
+        bytes.copy_from_slice(&word.to_le_bytes());
+    }
+    let (words, rest) = slot.split_at_mut(8 * STARTS_WORDS);
+    rest[..4].copy_from_slice(&crc32fast::hash(words).to_le_bytes());
     slot
 }
 
-fn decode_starts(slot: &[u8]) -> Option<u64> {
-    let (count, crc) = slot.get(..STARTS_LEN)?.split_at(8);
-    let stated = u32::from_le_bytes(crc.try_into().ok()?);
-    // The checksum of a zero count is not zero, so an empty slot is no count.
-    (stated == crc32fast::hash(count)).then_some(())?;
-    Some(u64::from_le_bytes(count.try_into().ok()?))
+fn decode_starts(slot: &[u8]) -> Option<Process> {
+    let (words, crc) = slot.get(..STARTS_LEN)?.split_at(8 * STARTS_WORDS);
+    // The checksum of zeros is not zero, so an empty slot is no count.
+    (u32::from_le_bytes(crc.try_into().ok()?) == crc32fast::hash(words)).then_some(())?;
+    let mut words = words
+        .chunks_exact(8)
+        .map(|word| u64::from_le_bytes(word.try_into().expect("eight bytes each")));
+    Some(Process {
+        starts: words.next()?,
+        nonce: words.next()?,
+        former: std::array::from_fn(|_| words.next().expect("as many words as fields")),
+    })
 }
 
 pub(crate) fn hex(bytes: &[u8]) -> String {

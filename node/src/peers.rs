@@ -29,6 +29,7 @@ mod handshake;
 mod inbound;
 mod lane;
 mod members;
+mod memory;
 mod outbound;
 mod quiet;
 
@@ -42,7 +43,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use config::PeerSecurity;
-use paxos::{Configuration, Message, NodeId};
+use paxos::{Ballot, Configuration, Message, NodeId, Replica, Slot};
 use rand::rngs::SmallRng;
 use rand::{Rng, SeedableRng};
 use tokio::net::TcpListener;
@@ -51,6 +52,7 @@ use tokio::task::JoinSet;
 
 use self::lane::OutLane;
 use self::members::Peer;
+use self::memory::DiskMemory;
 use self::quiet::Quiet;
 use crate::identity::{ClusterUuid, Identity, Process};
 use crate::tls::{KeyError, MemberKeys, PeerTls};
@@ -87,6 +89,25 @@ pub struct LinkSettings {
     pub listen: SocketAddr,
     pub security: PeerSecurity,
     pub limits: Limits,
+    /// What this node remembered when it started.
+    pub remembered: Remembered,
+}
+
+/// What a replica knew after its recovery. Peers refuse a node that knows less than it has stated
+/// to them before: see `memory.rs`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Remembered {
+    pub promised: Ballot,
+    /// The highest slot that it holds an entry of, or has in its snapshot.
+    pub last_slot: Slot,
+}
+
+impl Remembered {
+    pub fn of(replica: &Replica) -> Remembered {
+        let chosen = Slot(replica.first_unchosen().0.saturating_sub(1));
+        let last_slot = replica.last_slot().map_or(chosen, |last_slot| last_slot.max(chosen));
+        Remembered { promised: replica.promised(), last_slot }
+    }
 }
 
 /// Bounds of time and memory. The defaults are right for production; tests tighten them.
@@ -173,8 +194,8 @@ struct Shared {
     keys: Arc<MemberKeys>,
     peers: RefCell<BTreeMap<NodeId, Rc<Peer>>>,
     counters: RefCell<BTreeMap<NodeId, Arc<PeerCounters>>>,
-    /// The newest process that was seen of each disk, whatever became of its links.
-    seen: RefCell<BTreeMap<(NodeId, u64), Process>>,
+    /// What each disk has said, whatever became of its links.
+    disks: RefCell<BTreeMap<(NodeId, u64), Rc<DiskMemory>>>,
     control: mpsc::Sender<LinkEvent>,
     bulk: mpsc::Sender<LinkEvent>,
     tasks: RefCell<JoinSet<()>>,
@@ -228,7 +249,7 @@ impl Links {
             keys,
             peers: RefCell::default(),
             counters: RefCell::default(),
-            seen: RefCell::default(),
+            disks: RefCell::default(),
             control,
             bulk,
             tasks: RefCell::default(),

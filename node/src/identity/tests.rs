@@ -184,6 +184,9 @@ fn starts_are_counted() {
     let (first, second) = (begin().expect("first"), begin().expect("second"));
     assert_eq!((first.starts, second.starts), (1, 2));
     assert_ne!(first.nonce, second.nonce);
+    assert_eq!(second.former[0], first.nonce);
+    let ancestors = [1, 2, 3].map(|starts| second.ancestor(starts));
+    assert_eq!(ancestors, [Some(first.nonce), Some(second.nonce), None]);
 
     let path = config.data_dir.join(STARTS);
     let good = fs::read(&path).expect("read");
@@ -193,7 +196,9 @@ fn starts_are_counted() {
         let slot = usize::try_from(SLOT_LEN).expect("small");
         bytes[slot + torn..slot + STARTS_LEN].fill(0xff);
         fs::write(&path, &bytes).expect("write");
-        assert_eq!(begin().expect("third").starts, 3, "torn at {torn}");
+        let third = begin().expect("third");
+        assert_eq!(third.starts, 3, "torn at {torn}");
+        assert_eq!(third.former[..2], [second.nonce, first.nonce], "torn at {torn}");
     }
     fs::write(&path, vec![0; good.len()]).expect("write");
     assert!(matches!(begin(), Err(IdentityError::Corrupt { .. })));

@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use super::Shared;
 use super::channel::Channel;
 use super::members::Peer;
-use crate::identity::{ClusterUuid, Process, hex};
+use crate::identity::{ClusterUuid, hex};
 use crate::wire::{
     self, Frame, FrameDecoder, Hello, Lane, Refusal, RefusalCode, WIRE_VERSION,
     WIRE_VERSION_OLDEST, WireError,
@@ -134,6 +134,9 @@ impl Shared {
             lane,
             starts: self.me.process.starts,
             process: self.me.process.nonce,
+            former: self.me.process.former,
+            promised: self.settings.remembered.promised,
+            last_slot: self.settings.remembered.last_slot,
         }
     }
 
@@ -184,42 +187,16 @@ impl Shared {
             );
             return refuse(RefusalCode::NoCommonVersion, text);
         }
-        self.check_process(hello, &peer, at)?;
-        Ok(peer)
-    }
-
-    /// One disk, one process, and never an older state of the disk.
-    fn check_process(&self, hello: &Hello, peer: &Peer, at: &str) -> Result<(), Refusal> {
-        let id = hello.id;
-        let process = Process { starts: hello.starts, nonce: hello.process };
-        let seen = self.seen.borrow().get(&(id, hello.incarnation)).copied();
-        if let Some(seen) = seen {
-            if process.starts < seen.starts {
-                let text = format!(
-                    "{id} at {at} counts {} starts on its disk, {} have been seen: this is an \
-                     older copy of its data directory, which has forgotten promises",
-                    process.starts, seen.starts
-                );
-                return Err(Refusal::new(RefusalCode::OlderCopy, text));
-            }
-            if process.starts == seen.starts && process.nonce != seen.nonce {
-                let text = format!(
-                    "{id} at {at} is process {:016x}, but start {} of this disk was process \
-                     {:016x}: this data directory was copied",
-                    process.nonce, seen.starts, seen.nonce
-                );
-                return Err(Refusal::new(RefusalCode::SecondProcess, text));
-            }
-        }
-        if let Some(other) = peer.other_process(process.nonce) {
+        peer.disk.check(hello, at)?;
+        if let Some(other) = peer.other_process(hello.process) {
             let text = format!(
                 "{id} at {at} is process {:016x}, but {id} is connected already: {other}",
-                process.nonce
+                hello.process
             );
-            return Err(Refusal::new(RefusalCode::SecondProcess, text));
+            return refuse(RefusalCode::SecondProcess, text);
         }
-        self.seen.borrow_mut().insert((id, hello.incarnation), process);
-        Ok(())
+        peer.disk.met(hello);
+        Ok(peer)
     }
 }
 

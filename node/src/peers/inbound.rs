@@ -220,6 +220,9 @@ fn decode(
         match frame {
             Frame::Peer(frame) => {
                 peer.counters.received[counters::kind_of(&frame)].add(1);
+                if let PeerFrame::Paxos(message) = &frame {
+                    peer.disk.heard(message);
+                }
                 frames.push(frame);
             }
             Frame::KeepAlive => {}

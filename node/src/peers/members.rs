@@ -12,6 +12,7 @@ use paxos::{Configuration, NodeId};
 use tokio::sync::{Notify, watch};
 
 use super::lane::OutLane;
+use super::memory::DiskMemory;
 use super::{LinkEvent, LinksError, PeerCounters, Sent, Shared, outbound};
 use crate::identity::{Identity, hex};
 use crate::tls::PublicKey;
@@ -34,6 +35,7 @@ pub(super) struct Peer {
     pub(super) lanes: [OutLane; 2],
     pub(super) inbound: RefCell<[Option<Inbound>; 2]>,
     pub(super) counters: Arc<PeerCounters>,
+    pub(super) disk: Rc<DiskMemory>,
     /// True once it is no longer a member.
     pub(super) gone: watch::Sender<bool>,
     /// It has just dialled us: so it is up, and worth dialling.
@@ -162,6 +164,7 @@ impl Shared {
     fn add_peer(self: &Rc<Self>, id: NodeId, member: Member) {
         let limits = &self.settings.limits;
         let counters = self.counters.borrow_mut().entry(id).or_default().clone();
+        let disk = self.disks.borrow_mut().entry((id, member.incarnation)).or_default().clone();
         let peer = Rc::new(Peer {
             id,
             member,
@@ -171,6 +174,7 @@ impl Shared {
             ],
             inbound: RefCell::default(),
             counters,
+            disk,
             gone: watch::Sender::new(false),
             alive: Notify::new(),
             trouble_kind: RefCell::default(),

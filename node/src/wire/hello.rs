@@ -3,9 +3,10 @@
 
 use std::fmt;
 
-use paxos::NodeId;
+use paxos::{Ballot, NodeId, Slot};
 
 use super::bytes::{Input, Out};
+use super::value::{ballot, put_ballot, slot};
 use super::{WIRE_VERSION, WIRE_VERSION_OLDEST, WireError};
 
 /// A connection carries one kind of traffic, so that what is small never waits behind what is long
@@ -54,6 +55,12 @@ pub struct Hello {
     pub starts: u64,
     /// Random number of the sender's process: two processes with one directory differ (PITFALLS 9).
     pub process: u64,
+    /// The processes before it on this directory, the last one first; 0 where there was none.
+    pub former: [u64; 8],
+    /// What the sender remembered when it started: its promise, and the highest slot that it holds
+    /// an entry of.
+    pub promised: Ballot,
+    pub last_slot: Slot,
 }
 
 impl Hello {
@@ -76,10 +83,15 @@ impl Hello {
         });
         out.u64(self.starts);
         out.u64(self.process);
+        for former in self.former {
+            out.u64(former);
+        }
+        put_ballot(out, self.promised);
+        out.u64(self.last_slot.0);
     }
 
     pub(super) fn take(input: &mut Input) -> Result<Hello, WireError> {
-        let hello = Hello {
+        let mut hello = Hello {
             version_oldest: input.u8("oldest version")?,
             version_newest: input.u8("newest version")?,
             cluster: input.array16("cluster uuid")?,
@@ -93,7 +105,15 @@ impl Hello {
             },
             starts: input.u64("number of starts")?,
             process: input.u64("process")?,
+            former: [0; 8],
+            promised: Ballot::ZERO,
+            last_slot: Slot::ZERO,
         };
+        for former in &mut hello.former {
+            *former = input.u64("former process")?;
+        }
+        hello.promised = ballot(input)?;
+        hello.last_slot = slot(input, "last slot")?;
         // Fields of later releases.
         input.rest();
         Ok(hello)

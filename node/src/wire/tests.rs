@@ -148,6 +148,9 @@ fn hello() -> Hello {
         lane: Lane::Bulk,
         starts: 7,
         process: 0xfeed,
+        former: [0xbeef, 0xcafe, 0, 0, 0, 0, 0, 0],
+        promised: ballot(7),
+        last_slot: Slot(12),
     }
 }
 

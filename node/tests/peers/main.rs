@@ -16,7 +16,9 @@ use std::time::Duration;
 use bytes::{Bytes, BytesMut};
 use config::{Behaviour, Listen, NodeConfig, PeerSecurity, Security, Trace};
 use node::identity::{self, Identity, Process};
-use node::peers::{Limits, LinkEvent, LinkEvents, LinkSettings, Links, LinksError, Sent};
+use node::peers::{
+    Limits, LinkEvent, LinkEvents, LinkSettings, Links, LinksError, Remembered, Sent,
+};
 use node::wire::{self, Frame, Hello, Lane, PeerFrame, Refusal, RefusalCode};
 use paxos::{Ballot, BatchId, Configuration, Heartbeat, Member, Message, NodeId, Slot, Value};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -72,7 +74,12 @@ impl Disk {
     }
 
     fn settings(&self, security: PeerSecurity) -> LinkSettings {
-        LinkSettings { listen: self.config.listen.peer, security, limits: Limits::default() }
+        LinkSettings {
+            listen: self.config.listen.peer,
+            security,
+            limits: Limits::default(),
+            remembered: Remembered::default(),
+        }
     }
 
     fn start(&self, configuration: &Configuration, security: PeerSecurity) -> End {
@@ -203,6 +210,9 @@ fn hello_of(disk: &Disk, to: NodeId, process: u64) -> Hello {
         lane: Lane::Control,
         starts: 1,
         process,
+        former: [0; 8],
+        promised: Ballot::ZERO,
+        last_slot: Slot::ZERO,
     }
 }
 

@@ -138,56 +138,132 @@ fn a_recycled_address_is_noticed() {
     });
 }
 
+/// Starts a process on a copy of `disk`'s directory as it is now, listening elsewhere.
+fn copy_of(disk: &Disk, at: SocketAddr) -> Disk {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    let config = NodeConfig {
+        data_dir: dir.path().join("data"),
+        listen: Listen { client: at, peer: at, http: at },
+        ..disk.config.clone()
+    };
+    std::fs::create_dir(&config.data_dir).expect("create");
+    for name in ["identity", "starts"] {
+        let (from, to) = (disk.config.data_dir.join(name), config.data_dir.join(name));
+        std::fs::copy(from, to).expect("copy");
+    }
+    let identity = identity::load(&config).expect("load");
+    Disk { dir, config, identity }
+}
+
 /// PITFALLS 9: two processes on copies of one directory. The second is refused and both are named.
 #[test]
 fn a_copied_data_directory_is_refused() {
     run(async {
         let [one, two] = format_all::<2>();
-        let [elsewhere] = addresses::<1>();
+        let [elsewhere, beyond] = addresses::<2>();
         let listed = configuration([&one, &two]);
-        let (original, copy) = (two.begin_process(), Process { starts: 1, nonce: 99 });
-        assert_eq!(original.starts, 1);
+        let early = copy_of(&two, elsewhere);
         let mut end_one = one.start(&listed, PeerSecurity::Tls);
-        let settings = two.settings(PeerSecurity::Tls);
-        let mut end_two = two.start_as(original, &listed, settings.clone());
+        let original = two.begin_process();
+        let late = copy_of(&two, beyond);
+        let mut end_two = two.start_as(original, &listed, two.settings(PeerSecurity::Tls));
         end_one.until(LinkEvent::Connected(NodeId(2))).await;
         end_two.until(LinkEvent::Connected(NodeId(1))).await;
+        let name = |process: Process| format!("{:016x}", process.nonce);
 
-        let elsewhere = LinkSettings { listen: elsewhere, ..settings };
-        let end_copy = two.start_as(copy, &listed, elsewhere.clone());
-        let original_name = format!("{:016x}", original.nonce);
-        let names = ["refuses this node", "copied", original_name.as_str(), "0000000000000063"];
-        end_copy.until_trouble(NodeId(1), &names).await;
-
-        // Restarted, the copy counts further than the original, which is still there.
-        end_copy.end().await;
-        let end_copy = two.start_as(Process { starts: 2, nonce: 98 }, &listed, elsewhere);
-        let names = ["refuses this node", "connected already", original_name.as_str()];
-        end_copy.until_trouble(NodeId(1), &names).await;
+        // Copied before the original's start: it has another process in that place. However often
+        // it starts, and so counts further than the original, it never descends from it.
+        for _ in 0..3 {
+            let process = early.begin_process();
+            let end = early.start_as(process, &listed, early.settings(PeerSecurity::Tls));
+            let names = ["refuses this node", "was copied", &name(original), &name(process)];
+            end.until_trouble(NodeId(1), &names).await;
+            end.end().await;
+        }
+        // Copied while the original ran: a rightful successor, if the original were gone.
+        let process = late.begin_process();
+        let end_late = late.start_as(process, &listed, late.settings(PeerSecurity::Tls));
+        let names = ["refuses this node", "connected already", &name(original), &name(process)];
+        end_late.until_trouble(NodeId(1), &names).await;
 
         assert_eq!(end_one.disconnects(NodeId(2)), 0, "the original lost its links");
         assert_eq!(end_two.send(NodeId(1), &Message::Ping), Sent::Queued);
         assert_eq!(end_one.until_message(NodeId(2)).await, Message::Ping);
-    });
-}
 
-/// PITFALLS 10: an older copy of a node's own data, put back.
-#[test]
-fn an_older_copy_of_the_data_is_refused() {
-    run(async {
-        let [one, two] = format_all::<2>();
-        let listed = configuration([&one, &two]);
-        let settings = two.settings(PeerSecurity::Tls);
-        let mut end_one = one.start(&listed, PeerSecurity::Tls);
-        let backup = two.begin_process();
-        let newest = two.begin_process();
-        let end_two = two.start_as(newest, &listed, settings.clone());
+        // The original ends and starts again; now the late copy has another process in that place.
+        end_late.end().await;
+        end_two.end().await;
+        let end_two = two.start(&listed, PeerSecurity::Tls);
         end_one.until(LinkEvent::Connected(NodeId(2))).await;
         end_two.end().await;
         end_one.until(LinkEvent::Disconnected(NodeId(2))).await;
-        let end_two = two.start_as(backup, &listed, settings);
-        end_two.until_trouble(NodeId(1), &["older copy", "1 starts", "2 have been seen"]).await;
-        assert!(!end_one.links.is_connected(NodeId(2)));
+        for _ in 0..2 {
+            let end_late = late.start(&listed, PeerSecurity::Tls);
+            end_late.until_trouble(NodeId(1), &["refuses this node", "was copied"]).await;
+            end_late.end().await;
+        }
+        let _end_two = two.start(&listed, PeerSecurity::Tls);
+        end_one.until(LinkEvent::Connected(NodeId(2))).await;
+    });
+}
+
+/// PITFALLS 10: an older copy of a node's own data, put back: from before its last start, or from
+/// before something that it has stated since.
+#[test]
+fn an_older_copy_of_the_data_is_refused() {
+    run(async {
+        let ballot = |round| Ballot { round, node: NodeId(1), ..Ballot::ZERO };
+        let slot = Slot(40);
+        let accepted = Message::Accepted { ballot: ballot(3), slot, first_unchosen: Slot(1) };
+        let promise = Message::Promise {
+            ballot: ballot(3),
+            from_slot: Slot(1),
+            to_slot: None,
+            entries: Vec::new(),
+            first_unchosen: Slot(1),
+            wall_ms: 0,
+        };
+        let learned = Message::Learned { first_unchosen: slot.next() };
+        let full = Remembered { promised: ballot(3), last_slot: slot };
+        let no_promise = Remembered { promised: ballot(2), ..full };
+        let no_entry = Remembered { last_slot: slot.previous(), ..full };
+        for (stated, forgetful, words) in [
+            (&accepted, no_promise, "a promise of 2.1"),
+            (&accepted, no_entry, "up to slot 39"),
+            (&promise, no_promise, "has once stated 3.1"),
+            (&learned, no_entry, "and slot 40"),
+        ] {
+            let [one, two] = format_all::<2>();
+            let [elsewhere] = addresses::<1>();
+            let listed = configuration([&one, &two]);
+            let start = |disk: &Disk, remembered| {
+                let settings = LinkSettings { remembered, ..disk.settings(PeerSecurity::Tls) };
+                disk.start_as(disk.begin_process(), &listed, settings)
+            };
+            let ancient = copy_of(&two, elsewhere);
+            let mut end_one = one.start(&listed, PeerSecurity::Tls);
+            two.begin_process();
+            let end_two = start(&two, Remembered::default());
+            end_one.until(LinkEvent::Connected(NodeId(2))).await;
+            while end_two.send(NodeId(1), stated) != Sent::Queued {
+                tokio::time::sleep(Duration::from_millis(1)).await;
+            }
+            assert_eq!(end_one.until_message(NodeId(2)).await, *stated);
+            end_two.end().await;
+            end_one.until(LinkEvent::Disconnected(NodeId(2))).await;
+
+            let end_ancient = start(&ancient, full);
+            let reason = ["older copy", "counts 1 starts", "2 have been seen"];
+            end_ancient.until_trouble(NodeId(1), &reason).await;
+            end_ancient.end().await;
+            let end_two = start(&two, forgetful);
+            end_two.until_trouble(NodeId(1), &["older copy", "must not vote", words]).await;
+            assert!(!end_one.links.is_connected(NodeId(2)));
+            end_two.end().await;
+            // Whoever remembers everything is welcome.
+            let _end_two = start(&two, full);
+            end_one.until(LinkEvent::Connected(NodeId(2))).await;
+        }
     });
 }
 
