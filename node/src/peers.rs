@@ -194,6 +194,8 @@ struct Shared {
     keys: Arc<MemberKeys>,
     peers: RefCell<BTreeMap<NodeId, Rc<Peer>>>,
     counters: RefCell<BTreeMap<NodeId, Arc<PeerCounters>>>,
+    /// What is durable here, told to every peer now and then.
+    durable: Cell<Remembered>,
     /// What each disk has said, whatever became of its links.
     disks: RefCell<BTreeMap<(NodeId, u64), Rc<DiskMemory>>>,
     control: mpsc::Sender<LinkEvent>,
@@ -244,6 +246,7 @@ impl Links {
                 incarnation: identity.incarnation,
                 process,
             },
+            durable: Cell::new(settings.remembered),
             settings,
             tls,
             keys,
@@ -305,6 +308,16 @@ impl Links {
         for peer in self.shared.peers.borrow().values() {
             peer.lanes.iter().for_each(OutLane::flush);
         }
+    }
+
+    /// This node will still know `durable` after any crash. Peers are told within half a second,
+    /// and refuse a directory that knows less.
+    pub fn note_durable(&self, durable: Remembered) {
+        let before = self.shared.durable.get();
+        self.shared.durable.set(Remembered {
+            promised: before.promised.max(durable.promised),
+            last_slot: before.last_slot.max(durable.last_slot),
+        });
     }
 
     /// Bytes that wait here for the bulk lane of `to`.

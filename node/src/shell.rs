@@ -23,7 +23,7 @@ use crate::identity::Identity;
 use crate::lag::ChosenHistory;
 use crate::metrics::{Metrics, PeerMetrics};
 use crate::node::{Effects, Node};
-use crate::peers::{LinkEvent, LinkEvents, Links};
+use crate::peers::{LinkEvent, LinkEvents, Links, Remembered};
 use crate::published::Published;
 use crate::snapshot::Snapshots;
 use crate::syncer::{Append, Syncer};
@@ -62,6 +62,8 @@ pub struct Core {
     pub progress: (u64, u64),
     peer_metrics: BTreeMap<NodeId, Arc<PeerMetrics>>,
     synced: Position,
+    /// What the replica remembered at a position that is not synced yet, to be told to peers.
+    claim: (Position, Remembered),
     chosen_counted: u64,
     applied_counted: u64,
     effects: Effects,
@@ -132,6 +134,7 @@ impl Core {
             synced: Position(0),
             chosen_counted: chosen,
             applied_counted: chosen,
+            claim: (Position(0), Remembered::default()),
             effects: Effects::default(),
             next_publish_us: 0,
         };
@@ -207,6 +210,7 @@ impl Core {
         if synced > self.synced {
             self.synced = synced;
             self.node.synced(now, synced);
+            self.tell_durable();
         }
         let mut effects = std::mem::take(&mut self.effects);
         self.node.turn(now, &mut effects);
@@ -218,6 +222,11 @@ impl Core {
         }
         self.links.flush();
         self.append(&mut effects);
+        // One claim at a time: what is remembered now is durable once its records are.
+        if self.claim.0 <= self.synced {
+            self.claim = (effects.position, Remembered::of(&self.node.replica));
+            self.tell_durable();
+        }
         for peer in effects.snapshot_for.drain(..) {
             self.snapshots.wanted(now, peer, &self.node, &self.links);
         }
@@ -237,6 +246,13 @@ impl Core {
             self.publish(now);
         }
         self.effects = effects;
+    }
+
+    fn tell_durable(&self) {
+        let (position, remembered) = self.claim;
+        if position <= self.synced {
+            self.links.note_durable(remembered);
+        }
     }
 
     fn append(&mut self, effects: &mut Effects) {

@@ -21,7 +21,7 @@ mod record;
 mod value;
 
 use ::bytes::{Bytes, BytesMut};
-use paxos::{Configuration, Message};
+use paxos::{Ballot, Configuration, Message, Slot};
 
 use self::bytes::{Count, Input};
 
@@ -70,6 +70,7 @@ mod frame_kind {
     pub(super) const PAXOS: u8 = 1;
     pub(super) const SNAPSHOT: u8 = 2;
     pub(super) const KEEP_ALIVE: u8 = 3;
+    pub(super) const DURABLE: u8 = 4;
     pub(super) const HELLO: u8 = 16;
     pub(super) const WELCOME: u8 = 17;
     pub(super) const REFUSED: u8 = 18;
@@ -89,6 +90,11 @@ pub enum Frame {
     Peer(PeerFrame),
     /// Says only that the sender is there.
     KeepAlive,
+    /// What the sender will still know after any crash.
+    Durable {
+        promised: Ballot,
+        last_slot: Slot,
+    },
     /// The first frame of the node that dialled.
     Hello(Hello),
     /// The answer to a hello: who was reached.
@@ -173,6 +179,12 @@ pub fn put(out: &mut BytesMut, frame: &Frame) -> Result<(), WireError> {
             put_snapshot(out, bytes, snapshot_frame_len(bytes)?);
         }
         Frame::KeepAlive => put_frame(out, WIRE_VERSION, frame_kind::KEEP_ALIVE, 0, |_| {}),
+        Frame::Durable { promised, last_slot } => {
+            put_frame(out, WIRE_VERSION, frame_kind::DURABLE, 0, |out| {
+                value::put_ballot(out, *promised);
+                out.u64(last_slot.0);
+            });
+        }
         Frame::Hello(hello) => {
             put_frame(out, HANDSHAKE_VERSION, frame_kind::HELLO, 0, |out| hello.put(out));
         }
@@ -318,6 +330,10 @@ fn decode_body(body: Bytes) -> Result<Frame, WireError> {
         frame_kind::PAXOS => Frame::Peer(PeerFrame::Paxos(message::message(&mut input)?)),
         frame_kind::SNAPSHOT => Frame::Peer(PeerFrame::Snapshot(input.rest())),
         frame_kind::KEEP_ALIVE => Frame::KeepAlive,
+        frame_kind::DURABLE => Frame::Durable {
+            promised: value::ballot(&mut input)?,
+            last_slot: value::slot(&mut input, "last slot")?,
+        },
         frame_kind::HELLO => Frame::Hello(Hello::take(&mut input)?),
         frame_kind::WELCOME => Frame::Welcome(Hello::take(&mut input)?),
         frame_kind::REFUSED => Frame::Refused(Refusal::take(&mut input)?),

@@ -295,6 +295,7 @@ fn name(frame: &Frame) -> &'static str {
     match frame {
         Frame::Peer(_) => "a message",
         Frame::KeepAlive => "a sign of life",
+        Frame::Durable { .. } => "a statement",
         Frame::Hello(_) => "a hello",
         Frame::Welcome(_) => "a welcome",
         Frame::Refused(_) => "a refusal",

@@ -226,6 +226,7 @@ fn decode(
                 frames.push(frame);
             }
             Frame::KeepAlive => {}
+            Frame::Durable { promised, last_slot } => peer.disk.stated(promised, last_slot),
             Frame::Refused(refusal) => return Err(Nonsense::Refused(refusal)),
             Frame::Hello(_) | Frame::Welcome(_) => return Err(Nonsense::SecondHello),
         }

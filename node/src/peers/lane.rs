@@ -120,11 +120,11 @@ impl OutLane {
         Sent::Queued
     }
 
-    /// Lets the far side know that we are there.
-    pub(super) fn push_keep_alive(&self) {
-        let mut frame = BytesMut::new();
-        wire::put(&mut frame, &Frame::KeepAlive).expect("an empty frame fits");
-        let _ = self.push(frame.len(), |out| out.extend_from_slice(&frame));
+    /// Appends one of the short frames of the link itself. It may be dropped as well.
+    pub(super) fn push_frame(&self, frame: &Frame) {
+        let mut bytes = BytesMut::new();
+        wire::put(&mut bytes, frame).expect("a short frame fits");
+        let _ = self.push(bytes.len(), |out| out.extend_from_slice(&bytes));
     }
 
     /// Writes what the socket takes now, and calls the lane's task when something stays.

@@ -25,19 +25,21 @@ pub(super) struct DiskMemory {
 }
 
 impl DiskMemory {
-    /// Takes note of what a message states. Only answers that leave after their sync count.
+    /// Takes note of what a message states. Only answers that leave after their sync count. (A
+    /// leader answers nobody: it tells now and then, by [`DiskMemory::stated`].)
     pub(super) fn heard(&self, message: &Message) {
         match message {
-            Message::Promise { ballot, .. } => self.raise(*ballot, Slot::ZERO),
-            Message::Accepted { ballot, slot, .. } => self.raise(*ballot, *slot),
+            Message::Promise { ballot, .. } => self.stated(*ballot, Slot::ZERO),
+            Message::Accepted { ballot, slot, .. } => self.stated(*ballot, *slot),
             Message::Learned { first_unchosen } if *first_unchosen > Slot::ZERO => {
-                self.raise(Ballot::ZERO, first_unchosen.previous());
+                self.stated(Ballot::ZERO, first_unchosen.previous());
             }
             _ => {}
         }
     }
 
-    fn raise(&self, promised: Ballot, last_slot: Slot) {
+    /// What it will still know after any crash, by its own word.
+    pub(super) fn stated(&self, promised: Ballot, last_slot: Slot) {
         self.promised.set(self.promised.get().max(promised));
         self.last_slot.set(self.last_slot.get().max(last_slot));
     }

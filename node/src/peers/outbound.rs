@@ -10,10 +10,10 @@ use tokio::net::TcpStream;
 use tokio::time::MissedTickBehavior;
 
 use super::handshake::{HandshakeError, io_error, secure_outbound};
-use super::lane::{Ended, OutLane};
+use super::lane::Ended;
 use super::members::Peer;
-use super::{Shared, set_options};
-use crate::wire::{FrameDecoder, HANDSHAKE_FRAME_BYTES_MAX, Lane};
+use super::{Remembered, Shared, set_options};
+use crate::wire::{Frame, FrameDecoder, HANDSHAKE_FRAME_BYTES_MAX, Lane};
 
 /// A TCP connection that is not there by then is tried again: the kernel's own second attempt
 /// would come no earlier.
@@ -43,7 +43,7 @@ async fn keep_connected(shared: &Shared, peer: &Peer, lane: Lane) {
                 let since = Instant::now();
                 trouble_ended(shared, peer, lane);
                 peer.connected(shared, lane).await;
-                let ended = serve(peer.lane(lane), limits.idle / 4).await;
+                let ended = serve(shared, peer, lane).await;
                 peer.disconnected(shared, lane).await;
                 trace_end(shared, peer, lane, ended);
                 if since.elapsed() >= STEADY {
@@ -92,11 +92,13 @@ async fn connect(address: &str) -> Result<TcpStream, HandshakeError> {
 }
 
 /// Until the connection ends.
-async fn serve(lane: &OutLane, keep_alive: Duration) -> Ended {
+async fn serve(shared: &Shared, peer: &Peer, kind: Lane) -> Ended {
+    let lane = peer.lane(kind);
     let Some(socket) = lane.socket() else {
         return Ended::Closed;
     };
-    let mut beat = tokio::time::interval(keep_alive);
+    let mut told = None;
+    let mut beat = tokio::time::interval(shared.settings.limits.idle / 4);
     beat.set_missed_tick_behavior(MissedTickBehavior::Delay);
     let mut blocked = false;
     loop {
@@ -116,8 +118,15 @@ async fn serve(lane: &OutLane, keep_alive: Duration) -> Ended {
                 Err(error) => return Ended::Failed(error),
             },
             _ = beat.tick() => {
+                let durable = shared.durable.get();
+                if kind == Lane::Control && told != Some(durable) {
+                    let Remembered { promised, last_slot } = durable;
+                    lane.push_frame(&Frame::Durable { promised, last_slot });
+                    lane.flush();
+                    told = Some(durable);
+                }
                 if !lane.active.replace(false) {
-                    lane.push_keep_alive();
+                    lane.push_frame(&Frame::KeepAlive);
                     lane.flush();
                     lane.active.set(false);
                 }

@@ -463,6 +463,7 @@ fn golden_frames_and_records() {
     }
     frame("snapshot", Frame::Peer(PeerFrame::Snapshot(Bytes::from_static(b"opaque"))));
     frame("keep_alive", Frame::KeepAlive);
+    frame("durable", Frame::Durable { promised: ballot(7), last_slot: Slot(12) });
     frame("hello", Frame::Hello(hello()));
     frame("welcome", Frame::Welcome(hello()));
     frame("refused", Frame::Refused(Refusal::new(RefusalCode::WrongIncarnation, "who are you?")));

@@ -241,3 +241,29 @@ fn play(disk: &Disk, answer: impl Fn(Hello) -> Frame + 'static) -> Rc<RefCell<Ve
     });
     held
 }
+
+/// Dials `disk` by hand, plain, says `hello`, and returns the answer.
+async fn dial(disk: &Disk, hello: Hello) -> (TcpStream, Frame) {
+    let mut stream = TcpStream::connect(disk.config.listen.peer).await.expect("dial");
+    stream.write_all(&bytes_of(&Frame::Hello(hello))).await.expect("say hello");
+    let mut decoder = wire::FrameDecoder::new(wire::HANDSHAKE_FRAME_BYTES_MAX);
+    loop {
+        match decoder.next_frame().expect("a frame") {
+            Some(frame) => return (stream, frame),
+            None => assert_ne!(stream.read_buf(decoder.spare()).await.expect("read"), 0),
+        }
+    }
+}
+
+async fn welcomed(disk: &Disk, hello: Hello) -> TcpStream {
+    match dial(disk, hello).await {
+        (stream, Frame::Welcome(_)) => stream,
+        (_, frame) => panic!("{frame:?} instead of a welcome"),
+    }
+}
+
+fn bytes_of(frame: &Frame) -> BytesMut {
+    let mut bytes = BytesMut::new();
+    wire::put(&mut bytes, frame).expect("it fits");
+    bytes
+}

@@ -267,6 +267,80 @@ fn an_older_copy_of_the_data_is_refused() {
     });
 }
 
+/// A leader answers nobody, so nothing that it says shows what it must remember: it tells so by
+/// itself, and is held to it.
+#[test]
+fn a_leaders_own_word_counts() {
+    run(async {
+        let [one, two] = format_all::<2>();
+        let listed = configuration([&one, &two]);
+        let mut end_one = one.start(&listed, PeerSecurity::Plain);
+        let promised = Ballot { round: 3, node: NodeId(2), ..Ballot::ZERO };
+        let mut first = welcomed(&one, hello_of(&two, NodeId(1), 1)).await;
+        let word = bytes_of(&Frame::Durable { promised, last_slot: Slot(40) });
+        let ping = bytes_of(&Frame::Peer(PeerFrame::Paxos(Message::Ping)));
+        first.write_all(&[&word[..], &ping].concat()).await.expect("write");
+        assert_eq!(end_one.until_message(NodeId(2)).await, Message::Ping);
+        let next = |promised, last_slot| Hello {
+            starts: 2,
+            former: [1, 0, 0, 0, 0, 0, 0, 0],
+            promised,
+            last_slot: Slot(last_slot),
+            ..hello_of(&two, NodeId(1), 2)
+        };
+        drop(first);
+        for hello in [next(Ballot::ZERO, 40), next(promised, 39)] {
+            // The former connection may not have been seen to end yet: that is another reason.
+            let refusal = loop {
+                match dial(&one, hello.clone()).await {
+                    (_, Frame::Refused(Refusal { code: RefusalCode::SecondProcess, .. })) => {}
+                    (_, Frame::Refused(refusal)) => break refusal,
+                    (_, frame) => panic!("{frame:?} instead of a refusal"),
+                }
+            };
+            assert_eq!(refusal.code, RefusalCode::OlderCopy, "{refusal}");
+        }
+        welcomed(&one, next(promised, 40)).await;
+    });
+}
+
+/// The other half: what is noted as durable is told to every peer, and only ever more of it.
+#[test]
+fn what_is_durable_is_told() {
+    run(async {
+        let [one, two] = format_all::<2>();
+        let listed = configuration([&one, &two]);
+        let truth = hello_of(&two, NodeId(1), 5);
+        let held =
+            play(&two, move |theirs| Frame::Welcome(Hello { lane: theirs.lane, ..truth.clone() }));
+        let mut end_one = one.start(&listed, PeerSecurity::Plain);
+        end_one.until(LinkEvent::Connected(NodeId(2))).await;
+        let promised = |round| Ballot { round, node: NodeId(1), ..Ballot::ZERO };
+        let remembered =
+            |round, slot| Remembered { promised: promised(round), last_slot: Slot(slot) };
+        end_one.links.note_durable(remembered(3, 40));
+        end_one.links.note_durable(remembered(2, 41));
+        let wanted = Frame::Durable { promised: promised(3), last_slot: Slot(41) };
+        let streams = std::mem::take(&mut *held.borrow_mut());
+        let (sender, mut told) = tokio::sync::mpsc::channel(1);
+        for mut stream in streams {
+            let (sender, wanted) = (sender.clone(), wanted.clone());
+            tokio::task::spawn_local(async move {
+                let mut decoder = wire::FrameDecoder::new(wire::FRAME_BYTES_MAX);
+                while let Ok(1..) = stream.read_buf(decoder.spare()).await {
+                    while let Some(frame) = decoder.next_frame().expect("a frame") {
+                        if frame == wanted {
+                            let _ = sender.send(()).await;
+                        }
+                    }
+                }
+            });
+        }
+        let told = tokio::time::timeout(PATIENCE, told.recv()).await;
+        assert_eq!(told, Ok(Some(())), "the peer was not told");
+    });
+}
+
 /// The dialling side checks by the same rules as the answering one.
 #[test]
 fn whoever_answers_is_checked_too() {

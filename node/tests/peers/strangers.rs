@@ -65,21 +65,8 @@ fn silent_strangers_cannot_keep_a_member_out() {
     });
 }
 
-/// Dials `disk` as `as_disk` by hand, plain, says hello and takes the welcome.
-async fn dial(disk: &Disk, as_disk: &Disk, lane: Lane, process: u64) -> TcpStream {
-    let mut stream = TcpStream::connect(disk.config.listen.peer).await.expect("dial");
-    let hello = Hello { lane, ..hello_of(as_disk, disk.id(), process) };
-    let mut bytes = BytesMut::new();
-    wire::put(&mut bytes, &Frame::Hello(hello)).expect("a hello fits");
-    stream.write_all(&bytes).await.expect("say hello");
-    let mut decoder = wire::FrameDecoder::new(wire::HANDSHAKE_FRAME_BYTES_MAX);
-    loop {
-        match decoder.next_frame().expect("a frame") {
-            Some(Frame::Welcome(_)) => return stream,
-            Some(frame) => panic!("{frame:?} instead of a welcome"),
-            None => assert_ne!(stream.read_buf(decoder.spare()).await.expect("read"), 0),
-        }
-    }
+fn hello_on(disk: &Disk, lane: Lane) -> Hello {
+    Hello { lane, ..hello_of(disk, NodeId(1), 1) }
 }
 
 async fn is_closed(stream: &mut TcpStream) {
@@ -114,7 +101,7 @@ fn a_member_that_talks_nonsense_is_cut_off() {
         let second_hello = frame(&Frame::Hello(hello_of(&two, NodeId(1), 1)));
         for nonsense in [&[0xaa; 300][..], &flipped, &newer, &endless, &half, &second_hello, &[]] {
             for lane in Lane::ALL {
-                let mut stream = dial(&one, &two, lane, 1).await;
+                let mut stream = welcomed(&one, hello_on(&two, lane)).await;
                 stream.write_all(&[&ping[..], nonsense].concat()).await.expect("write");
                 is_closed(&mut stream).await;
                 let event = end_one.next().await;
@@ -132,9 +119,9 @@ fn a_newer_connection_replaces_the_older_one() {
         let [one, two] = format_all::<2>();
         let listed = configuration([&one, &two]);
         let _end_one = one.start(&listed, PeerSecurity::Plain);
-        let mut older = dial(&one, &two, Lane::Control, 1).await;
-        let mut bulk = dial(&one, &two, Lane::Bulk, 1).await;
-        let mut newer = dial(&one, &two, Lane::Control, 1).await;
+        let mut older = welcomed(&one, hello_on(&two, Lane::Control)).await;
+        let mut bulk = welcomed(&one, hello_on(&two, Lane::Bulk)).await;
+        let mut newer = welcomed(&one, hello_on(&two, Lane::Control)).await;
         is_closed(&mut older).await;
         for stream in [&mut bulk, &mut newer] {
             let mut byte = [0; 1];
