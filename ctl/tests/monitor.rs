@@ -1,8 +1,6 @@
 //! The whole chain that an operator looks at: real hosts with their own sshd, a real Prometheus with
 //! our rules, a leader that is killed, and every query of every dashboard panel.
 
-#![expect(clippy::print_stderr, reason = "a skipped test says why")]
-
 mod support;
 
 use std::io::{Read, Write};
