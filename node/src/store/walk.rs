@@ -7,6 +7,9 @@ use super::keyspace::{HashSlot, Keyspace};
 use super::record::Record;
 use crate::command::HASH_SLOTS;
 
+/// A chunk reserves so much memory at most before there is anything in it.
+const CHUNK_RESERVED_MAX: usize = 1 << 20;
+
 pub(super) struct Walk {
     /// Records of an earlier epoch belong to the snapshot.
     epoch: u32,
@@ -67,6 +70,10 @@ impl Keyspace {
         let walk = self.walk.as_mut()?;
         // A turn ends after so many slots, even when they are almost empty.
         const SLOTS_A_TURN: usize = 256;
+        // In one piece: growing step by step would touch three times the memory.
+        if walk.chunk.capacity() == 0 && !walk.is_through() {
+            walk.chunk.reserve(bytes.min(CHUNK_RESERVED_MAX) + CHUNK_RESERVED_MAX / 16);
+        }
         let turn_end = (walk.next_slot + SLOTS_A_TURN).min(usize::from(HASH_SLOTS));
         while walk.next_slot < turn_end && walk.chunk.len() < bytes {
             let table = match &walk.frozen {
