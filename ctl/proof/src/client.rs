@@ -115,6 +115,7 @@ impl Client {
         }
         let mut redirected = Vec::new();
         let mut moved_to = None;
+        let mut cut_off = false;
         let mut lost = connection.send(&self.out).await.err();
         for &index in pending {
             if lost.is_none() {
@@ -124,6 +125,7 @@ impl Client {
                             moved_to = Some(address.to_owned());
                             redirected.push(index);
                         } else {
+                            cut_off |= reply.error_word().is_some_and(is_cut_off);
                             fates[index] = Some(fate_of(reply));
                         }
                         continue;
@@ -137,6 +139,7 @@ impl Client {
         match (lost, moved_to) {
             (_, Some(address)) => self.address = address,
             (Some(_), None) => self.turn_to_next_node(),
+            (None, None) if cut_off => self.turn_to_next_node(),
             (None, None) => self.connection = Some(connection),
         }
         redirected
@@ -164,6 +167,12 @@ impl Client {
         self.next_node = (self.next_node + 1) % self.target.nodes.len();
         self.address = self.target.nodes[self.next_node].clone();
     }
+}
+
+/// A node that knows no leader, or is not ready, may be cut off from those that do: whoever stays
+/// with it waits for ever (PITFALLS 39).
+fn is_cut_off(word: &str) -> bool {
+    matches!(word, "CLUSTERDOWN" | "LOADING" | "MASTERDOWN")
 }
 
 /// An error reply means "surely not done", with two exceptions that say so by their name.

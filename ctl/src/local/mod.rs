@@ -227,18 +227,22 @@ impl LocalCluster {
 
     /// Waits until a leader is there and every running node has applied all that is chosen.
     pub async fn wait_until_caught_up(&mut self, within: Duration) -> Result<u32, Error> {
+        self.wait_until_close(within, 0).await
+    }
+
+    /// The same under load, where nodes that are asked at slightly different moments are never
+    /// equal: no running node is more than `slots_max` behind.
+    pub async fn wait_until_close(
+        &mut self,
+        within: Duration,
+        slots_max: u64,
+    ) -> Result<u32, Error> {
         let deadline = Instant::now() + within;
         loop {
             let statuses = self.statuses().await;
-            let running: Vec<usize> =
-                (0..self.nodes.len()).filter(|i| self.nodes[*i].is_started()).collect();
-            let leader = leader_of(&statuses);
-            let chosen_slot = statuses.iter().flatten().map(|s| s.chosen_slot).max();
-            let caught_up = running.iter().all(|index| {
-                let status = statuses[*index].as_ref();
-                status.is_some_and(|s| Some(s.applied_slot) == chosen_slot && s.leader == leader)
-            });
-            if let (Some(leader), true) = (leader, caught_up) {
+            if let Some(leader) = leader_of(&statuses)
+                && self.all_follow(leader, slots_max, &statuses)
+            {
                 return Ok(leader);
             }
             self.nobody_died()?;
@@ -248,6 +252,16 @@ impl LocalCluster {
             }
             tokio::time::sleep(Duration::from_millis(20)).await;
         }
+    }
+
+    fn all_follow(&self, leader: u32, slots_max: u64, statuses: &[Option<NodeStatus>]) -> bool {
+        let chosen_slot = statuses.iter().flatten().map(|s| s.chosen_slot).max().unwrap_or(0);
+        self.nodes.iter().zip(statuses).filter(|(node, _)| node.is_started()).all(|(_, status)| {
+            status.as_ref().is_some_and(|status| {
+                status.leader == Some(leader)
+                    && status.applied_slot.saturating_add(slots_max) >= chosen_slot
+            })
+        })
     }
 
     /// An error when a node that nobody stopped has exited.

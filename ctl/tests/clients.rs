@@ -1,0 +1,195 @@
+//! Real Redis clients, unchanged, as cluster clients, through a change of the leader (CLIENTS §1;
+//! PITFALLS 38 and 39: redirects that lead nowhere, or to a leader that has died).
+//!
+//! Libraries resend writes by themselves when a connection closes (PITFALLS 82), so what is asserted
+//! of their counters is only `acknowledged <= value`, and that they go on within a bound.
+
+mod common;
+
+use std::io::{BufRead, BufReader};
+use std::process::{Child, Command, Stdio};
+use std::time::Duration;
+
+use common::{SOON, TestCluster, call, skipped, start, until};
+use proof::client::Client;
+use proof::resp::Reply;
+
+/// Acknowledged increments that each client makes, a few milliseconds apart: long enough that the
+/// leader changes in the middle.
+const INCREMENTS: i64 = 300;
+
+/// A program that increments `key` until it has `INCREMENTS` acknowledgements, then prints `ok`.
+/// It is told the nodes and the key by its arguments.
+struct Program {
+    child: Child,
+    name: &'static str,
+}
+
+impl Drop for Program {
+    fn drop(&mut self) {
+        drop(self.child.kill());
+        drop(self.child.wait());
+    }
+}
+
+impl Program {
+    fn start(
+        name: &'static str,
+        mut command: Command,
+        cluster: &TestCluster,
+        key: &str,
+    ) -> Program {
+        command.arg(key).arg(INCREMENTS.to_string()).args(cluster.client_addresses());
+        command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::inherit());
+        let child = command.spawn().unwrap_or_else(|error| panic!("start {name}: {error}"));
+        Program { child, name }
+    }
+
+    /// Its last line, once it has ended well.
+    async fn result(mut self) -> String {
+        let name = self.name;
+        let out = BufReader::new(self.child.stdout.take().expect("its output is a pipe"));
+        let lines = tokio::task::spawn_blocking(move || {
+            out.lines().map_while(Result::ok).last().unwrap_or_default()
+        });
+        let patience = Duration::from_secs(90);
+        let last = tokio::time::timeout(patience, lines).await;
+        let last = last.unwrap_or_else(|_| panic!("{name} did not end within {patience:?}"));
+        let status = self.child.wait().unwrap();
+        assert!(status.success(), "{name}: {status}");
+        last.unwrap()
+    }
+}
+
+/// Runs the program, kills the leader when a third of the work is done, and checks the counter.
+async fn through_a_leader_change(name: &'static str, command: Command) {
+    let mut cluster = start(3, |_| ()).await;
+    let key = format!("counter:{name}");
+    let program = Program::start(name, command, &cluster, &key);
+    let leader = kill_leader_when_a_third_is_done(&mut cluster, &key).await;
+    assert_eq!(program.result().await, "ok", "{name}");
+    check_counter(&mut cluster, leader, &key).await;
+}
+
+async fn kill_leader_when_a_third_is_done(cluster: &mut TestCluster, key: &str) -> u32 {
+    let mut ours = Client::new(cluster.target(), 0);
+    until("a third of the increments", async || {
+        number(call(&mut ours, &[b"GET", key.as_bytes()]).await) >= INCREMENTS / 3
+    })
+    .await;
+    let leader = cluster.wait_for_leader(SOON, |_| true).await.unwrap();
+    cluster.node(leader).kill();
+    leader
+}
+
+async fn check_counter(cluster: &mut TestCluster, killed: u32, key: &str) {
+    let mut ours = Client::new(cluster.target(), 0);
+    let value = number(call(&mut ours, &[b"GET", key.as_bytes()]).await);
+    assert!(value >= INCREMENTS, "{key} is {value}: acknowledged increments are lost");
+    assert!(value < 2 * INCREMENTS, "{key} is {value}: far more than a client resends");
+    cluster.node(killed).start().unwrap();
+    cluster.wait_until_caught_up(SOON).await.unwrap();
+}
+
+fn number(reply: Reply) -> i64 {
+    match reply {
+        Reply::Nil => 0,
+        Reply::Bulk(digits) => String::from_utf8_lossy(&digits).parse().expect("a counter"),
+        other => panic!("{other:?} is no counter"),
+    }
+}
+
+/// Whether the program runs at all with these arguments.
+fn works(program: &str, args: &[&str]) -> bool {
+    let status =
+        Command::new(program).args(args).stdout(Stdio::null()).stderr(Stdio::null()).status();
+    status.is_ok_and(|status| status.success())
+}
+
+fn script(program: &str, file: &str) -> Command {
+    let mut command = Command::new(program);
+    command.arg(format!("{}/tests/clients/{file}", env!("CARGO_MANIFEST_DIR")));
+    command
+}
+
+#[tokio::test]
+async fn redis_py() {
+    if !works("python3", &["-c", "import redis.cluster"]) {
+        return skipped("python3 has no redis (pip install redis)");
+    }
+    through_a_leader_change("redis-py", script("python3", "redis_py.py")).await;
+}
+
+#[tokio::test]
+async fn node_redis() {
+    let mut command = script("node", "node_redis.js");
+    command.env("NODE_PATH", "/usr/share/nodejs");
+    if !works("sh", &["-c", "NODE_PATH=/usr/share/nodejs node -e 'require(\"redis\")'"]) {
+        return skipped("node-redis is not installed (Debian: apt-get install node-redis)");
+    }
+    through_a_leader_change("node-redis", command).await;
+}
+
+#[tokio::test]
+async fn ruby_redis() {
+    if !works("ruby", &["-e", "require 'redis'"]) {
+        return skipped("ruby-redis is not installed (Debian: apt-get install ruby-redis)");
+    }
+    through_a_leader_change("ruby-redis", script("ruby", "ruby_redis.rb")).await;
+}
+
+#[tokio::test]
+async fn redis_cli() {
+    if !works("redis-cli", &["--version"]) {
+        return skipped("redis-cli is not installed (Debian: apt-get install redis-tools)");
+    }
+    through_a_leader_change("redis-cli", script("sh", "redis_cli.sh")).await;
+}
+
+/// From every node, the leader or not, `redis-cli -c` reads what was written through another.
+#[tokio::test]
+async fn redis_cli_follows_redirects_from_any_node() {
+    if !works("redis-cli", &["--version"]) {
+        return skipped("redis-cli is not installed (Debian: apt-get install redis-tools)");
+    }
+    let cluster = start(3, |_| ()).await;
+    let cli = |address: &str, words: &[&str]| {
+        let (host, port) = address.split_once(':').unwrap();
+        let output =
+            Command::new("redis-cli").args(["-c", "-h", host, "-p", port]).args(words).output();
+        String::from_utf8(output.unwrap().stdout).unwrap()
+    };
+    let addresses = cluster.client_addresses();
+    for (index, address) in addresses.iter().enumerate() {
+        let value = format!("by way of {index}");
+        assert_eq!(cli(address, &["SET", "k", &value]), "OK\n");
+        for other in &addresses {
+            assert_eq!(cli(other, &["GET", "k"]), format!("{value}\n"));
+        }
+    }
+    assert!(cli(&addresses[0], &["CLUSTER", "INFO"]).contains("cluster_state:ok"));
+}
+
+/// The Rust client, with the retries that it makes by itself.
+#[tokio::test]
+async fn redis_rs() {
+    let mut cluster = start(3, |_| ()).await;
+    let nodes = cluster.client_addresses().into_iter().map(|node| format!("redis://{node}"));
+    let client = redis::cluster::ClusterClientBuilder::new(nodes)
+        .response_timeout(Duration::from_secs(5))
+        .build()
+        .unwrap();
+    let work = tokio::spawn(async move {
+        let mut connection = client.get_async_connection().await.unwrap();
+        let mut acknowledged = 0;
+        while acknowledged < INCREMENTS {
+            let answer: redis::RedisResult<i64> =
+                redis::cmd("INCR").arg("counter:redis-rs").query_async(&mut connection).await;
+            acknowledged += i64::from(answer.is_ok());
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+    });
+    let leader = kill_leader_when_a_third_is_done(&mut cluster, "counter:redis-rs").await;
+    tokio::time::timeout(Duration::from_secs(90), work).await.expect("it goes on").unwrap();
+    check_counter(&mut cluster, leader, "counter:redis-rs").await;
+}
