@@ -114,6 +114,56 @@ fn pitfall_92_a_lock_says_who_holds_it_and_ends_by_itself() {
     site.ctl(inventory, &["up"]).expect(0);
 }
 
+/// Two runs at once never overlap: one does the work, the other is told of it or finds it done.
+#[test]
+fn pitfall_95_two_runs_never_overlap() {
+    let Some(site) = Site::new("both", 3) else { return };
+    let inventory = &site.open_inventory();
+    let start = || {
+        let mut up = site.command(inventory, &["up"]);
+        up.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap()
+    };
+    let (one, two) = (start(), start());
+    let both = [one, two].map(|tool| Said::of(tool.wait_with_output().unwrap()));
+    let codes = [both[0].code, both[1].code];
+    assert!(codes.contains(&0), "{both:?}");
+    assert!(codes.iter().all(|code| [0, 8].contains(code)), "{both:?}");
+    site.ctl(inventory, &["up"]).expect(0).says("No changes");
+    for host in site.lab.host_names() {
+        assert_eq!(site.lab.processes(&host, "paxos-node").unwrap().len(), 1, "on {host}");
+    }
+}
+
+/// Ctrl-C ends the current step, gives the lock back and says how to go on.
+#[test]
+fn ctrl_c_stops_in_a_known_state() {
+    let Some(site) = Site::new("ctrlc", 3) else { return };
+    let inventory = &site.open_inventory();
+    let mut up = site.command(inventory, &["up"]);
+    let mut tool = up.stdout(Stdio::null()).stderr(Stdio::piped()).spawn().unwrap();
+    let pid = i32::try_from(tool.id()).unwrap();
+    let mut said = String::new();
+    for line in BufReader::new(tool.stderr.take().unwrap()).lines() {
+        let line = line.unwrap();
+        if line.contains("write configurations") {
+            let pid = rustix::process::Pid::from_raw(pid).unwrap();
+            rustix::process::kill_process(pid, rustix::process::Signal::INT).unwrap();
+        }
+        said += &line;
+        said.push('\n');
+    }
+    let code = tool.wait().unwrap().code();
+    assert_eq!(code, Some(9), "{said}");
+    assert!(said.contains("stopping after the current step"), "{said}");
+    assert!(
+        said.contains("error[PARTLY]") && said.contains("run the same command again"),
+        "{said}"
+    );
+    site.ctl(inventory, &["lock", "show"]).expect(0).says("free");
+    site.ctl(inventory, &["audit"]).expect(0).says("Partly");
+    site.ctl(inventory, &["up"]).expect(0);
+}
+
 /// A host that shows another key is refused by every verb.
 #[test]
 fn pitfall_93_a_swapped_host_key_stops_every_verb() {
