@@ -147,6 +147,22 @@ fn foreign_and_unreadable_data_is_refused() {
 }
 
 #[test]
+fn pitfall_52_a_wipe_removes_only_what_is_known_to_be_ours() {
+    let mut world = World::running();
+    let hosts: Vec<&hosts::Host> = world.inventory.hosts.iter().collect();
+    let plan = plan::down(&world.inventory, &hosts, &world.facts, true).unwrap();
+    assert_eq!(plan.summary(), "Plan: 3 to stop, the data of 3 to remove for good.");
+    let foreign = Identity { cluster_uuid: "ff".to_owned(), ..identity(2) };
+    for data in [Data::Unread { files: 3 }, Data::Identity(foreign)] {
+        world.facts.get_mut(&2).unwrap().data = data;
+        let refused = plan::down(&world.inventory, &hosts, &world.facts, true).unwrap_err();
+        assert_eq!((refused.kind, refused.host.as_deref()), (deploy::Kind::Guard, Some("n2")));
+        // Stopping touches no data.
+        plan::down(&world.inventory, &hosts, &world.facts, false).unwrap();
+    }
+}
+
+#[test]
 fn a_binary_for_another_machine_is_found_before_it_is_copied() {
     let mut world = World::new();
     world.of(2).arch = "aarch64".to_owned();

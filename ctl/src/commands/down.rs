@@ -55,7 +55,7 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, Error> {
     if let Some(error) = deploy::Error::all(unread) {
         return Err(Error::from(error));
     }
-    let plan = plan::down(&inventory, &hosts, &facts, args.wipe);
+    let plan = plan::down(&inventory, &hosts, &facts, args.wipe)?;
     if !context.json() && !plan.is_empty() {
         context.ui.data(plan_verb::render(context, &plan));
     }

@@ -42,8 +42,12 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, Error> {
     let inventory = desk::load_inventory(context)?;
     let hosts = desk::select(context, &inventory)?;
     let (mut found, mut failures) = (Vec::new(), Vec::new());
-    for host in hosts {
-        match scan(host).await {
+    let scans: Vec<_> = hosts.into_iter().map(|host| tokio::spawn(scan(host.clone()))).collect();
+    for scan in scans {
+        let scanned = scan.await.map_err(|cause| {
+            Error::new(Word::Internal, "ask a host for its keys").because(cause)
+        })?;
+        match scanned {
             Ok(keys) => found.push(keys),
             Err(error) => failures.push(error),
         }
@@ -79,11 +83,11 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, Error> {
     }
 }
 
-async fn scan(host: &Host) -> Result<Found, Error> {
-    let destination = destination(host);
+async fn scan(host: Host) -> Result<Found, Error> {
+    let destination = destination(&host);
     let lines = scan_host_keys(&destination).await?;
     let recorded = recorded(&destination, &lines);
-    Ok(Found { name: host.name.clone(), known_hosts: destination.known_hosts, lines, recorded })
+    Ok(Found { name: host.name, known_hosts: destination.known_hosts, lines, recorded })
 }
 
 /// What our own file has about the hosts of `lines` (a jump host's among them). `ssh-keygen -F` looks,

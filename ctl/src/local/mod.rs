@@ -12,7 +12,7 @@
 //! ```
 //!
 //! No process outlives us: each is killed by its pid when the [`LocalCluster`] is dropped, and by the
-//! kernel when we die without a word (see [`nursery`]).
+//! kernel when we die without a word (see `nursery`).
 
 mod node;
 mod nursery;
