@@ -1,6 +1,6 @@
 //! What runs Prometheus and Grafana on the operator's machine: one folder with all their files, and
 //! the command lines that start them there. Everything is decided here and carried out elsewhere;
-//! only [`write`] touches the disk.
+//! only [`write()`] touches the disk.
 //!
 //! ```text
 //! <dir>/prometheus/prometheus.yml, rules/*.yml, targets/<cluster>.json, data/

@@ -14,11 +14,17 @@ use std::time::{Duration, SystemTime};
 
 use monitoring::exposition::Exposition;
 use monitoring::metrics::{self as table, Metric};
-use monitoring::status::{self, NodeStatus};
-use paxos::{Deposed, Message, Note};
-use prometheus::{Counter, Gauge, Histogram, IntCounter, IntGauge, IntGaugeVec};
+use monitoring::status::NodeStatus;
+use paxos::{Deposed, Note};
+use prometheus::{Counter, Histogram, IntCounter, IntGauge};
 
 use crate::recent::Recent;
+
+mod gauges;
+mod peer;
+
+use gauges::Gauges;
+pub use peer::PeerMetrics;
 
 /// All of it. Shared by the core loop, the sync thread, the links and the pages.
 pub struct Metrics {
@@ -58,44 +64,6 @@ pub struct Metrics {
     pub reads_lease: IntCounter,
     pub reads_quorum: IntCounter,
     pub state_hash_mismatches: IntCounter,
-}
-
-/// Set from the status at each scrape, never elsewhere.
-struct Gauges {
-    node_time: Gauge,
-    configuration_number: IntGauge,
-    voters: IntGauge,
-    is_voter: IntGauge,
-    has_leader: IntGauge,
-    is_leader: IntGauge,
-    ballot_round: IntGauge,
-    lease_remaining: Gauge,
-    chosen_slot: IntGauge,
-    applied_slot: IntGauge,
-    first_slot: IntGauge,
-    log_holes: IntGauge,
-    apply_lag_slots: IntGauge,
-    proposals_pending: IntGauge,
-    journal_bytes: IntGauge,
-    data_disk_free: IntGauge,
-    snapshot_slot: IntGauge,
-    state_hash_slot: IntGauge,
-    state_hash_low48: IntGauge,
-    chaos_active: IntGaugeVec,
-}
-
-/// The series of one peer.
-pub struct PeerMetrics {
-    pub round_trip_seconds: Histogram,
-    pub bytes_in: IntCounter,
-    pub bytes_out: IntCounter,
-    pub send_failures: IntCounter,
-    messages_in: Vec<IntCounter>,
-    messages_out: Vec<IntCounter>,
-    connected: IntGauge,
-    acked_slot: IntGauge,
-    lag_slots: IntGauge,
-    lag_seconds: Gauge,
 }
 
 /// How a command is served: label `op`.
@@ -296,107 +264,6 @@ impl Metrics {
     }
 }
 
-impl PeerMetrics {
-    fn new(e: &Exposition, peer: &str) -> PeerMetrics {
-        let messages = |direction| {
-            let family = e.counter_vec(&table::PEER_MESSAGES);
-            let child = |kind| family.with_label_values(&[peer, direction, kind]);
-            Message::KINDS.into_iter().map(child).collect()
-        };
-        let bytes =
-            |direction| e.counter_vec(&table::PEER_BYTES).with_label_values(&[peer, direction]);
-        let gauge = |metric| e.gauge_vec(metric).with_label_values(&[peer]);
-        PeerMetrics {
-            round_trip_seconds: e.histogram_vec(&table::PEER_ROUND_TRIP).with_label_values(&[peer]),
-            bytes_in: bytes("in"),
-            bytes_out: bytes("out"),
-            send_failures: e.counter_vec(&table::PEER_SEND_FAILURES).with_label_values(&[peer]),
-            messages_in: messages("in"),
-            messages_out: messages("out"),
-            connected: gauge(&table::PEER_CONNECTED),
-            acked_slot: gauge(&table::PEER_ACKED_SLOT),
-            lag_slots: gauge(&table::REPLICATION_LAG_SLOTS),
-            lag_seconds: e
-                .gauge_f64_vec(&table::REPLICATION_LAG_SECONDS)
-                .with_label_values(&[peer]),
-        }
-    }
-
-    pub fn received(&self, message: &Message) {
-        self.messages_in[kind_index(message)].inc();
-    }
-
-    pub fn sent(&self, message: &Message) {
-        self.messages_out[kind_index(message)].inc();
-    }
-
-    fn set(&self, peer: &status::Peer) {
-        self.connected.set(i64::from(peer.connected));
-        self.acked_slot.set(signed(peer.acked_slot));
-        self.lag_slots.set(signed(peer.lag_slots));
-        self.lag_seconds.set(seconds(peer.lag_ms.saturating_mul(1_000)));
-    }
-}
-
-impl Gauges {
-    fn new(e: &Exposition) -> Gauges {
-        let gauges = Gauges {
-            node_time: e.gauge_f64(&table::NODE_TIME),
-            configuration_number: e.gauge(&table::CONFIGURATION_NUMBER),
-            voters: e.gauge(&table::VOTERS),
-            is_voter: e.gauge(&table::IS_VOTER),
-            has_leader: e.gauge(&table::HAS_LEADER),
-            is_leader: e.gauge(&table::IS_LEADER),
-            ballot_round: e.gauge(&table::BALLOT_ROUND),
-            lease_remaining: e.gauge_f64(&table::LEASE_REMAINING),
-            chosen_slot: e.gauge(&table::CHOSEN_SLOT),
-            applied_slot: e.gauge(&table::APPLIED_SLOT),
-            first_slot: e.gauge(&table::FIRST_SLOT),
-            log_holes: e.gauge(&table::LOG_HOLES),
-            apply_lag_slots: e.gauge(&table::APPLY_LAG_SLOTS),
-            proposals_pending: e.gauge(&table::PROPOSALS_PENDING),
-            journal_bytes: e.gauge(&table::JOURNAL_BYTES),
-            data_disk_free: e.gauge(&table::DATA_DISK_FREE),
-            snapshot_slot: e.gauge(&table::SNAPSHOT_SLOT),
-            state_hash_slot: e.gauge(&table::STATE_HASH_SLOT),
-            state_hash_low48: e.gauge(&table::STATE_HASH_LOW48),
-            chaos_active: e.gauge_vec(&table::CHAOS_ACTIVE),
-        };
-        for kind in table::CHAOS_KINDS {
-            gauges.chaos_active.with_label_values(&[kind]).set(0);
-        }
-        gauges
-    }
-
-    fn set(&self, status: &NodeStatus) {
-        let configuration = &status.configuration;
-        self.configuration_number.set(i64::from(configuration.number));
-        self.voters.set(signed(configuration.voters().count() as u64));
-        self.is_voter.set(i64::from(configuration.is_voter(status.id)));
-        self.has_leader.set(i64::from(status.leader.is_some()));
-        self.is_leader.set(i64::from(status.role == status::Role::Leader));
-        self.ballot_round.set(signed(status.ballot.round));
-        self.lease_remaining.set(seconds(status.lease_remaining_us));
-        self.chosen_slot.set(signed(status.chosen_slot));
-        self.applied_slot.set(signed(status.applied_slot));
-        self.first_slot.set(signed(status.first_kept_slot));
-        self.log_holes.set(signed(status.log_holes));
-        self.apply_lag_slots.set(signed(status.chosen_slot.saturating_sub(status.applied_slot)));
-        self.proposals_pending.set(signed(status.proposals_pending));
-        self.journal_bytes.set(signed(status.journal_bytes));
-        self.data_disk_free.set(signed(status.disk_free_bytes));
-        self.snapshot_slot.set(signed(status.snapshot_slot));
-        if let Some(newest) = status.state_hashes.last() {
-            self.state_hash_slot.set(signed(newest.slot));
-            self.state_hash_low48.set(newest.low48());
-        }
-        for kind in table::CHAOS_KINDS {
-            let active = status.chaos.iter().any(|active| active == kind);
-            self.chaos_active.with_label_values(&[kind]).set(i64::from(active));
-        }
-    }
-}
-
 impl Code {
     /// The code of an error reply, from its text without the leading `-`.
     pub fn of_error(text: &[u8]) -> Code {
@@ -432,12 +299,6 @@ fn histograms(e: &Exposition, metric: &Metric, values: &[&str]) -> Vec<Histogram
     values.iter().map(|value| family.with_label_values(&[*value])).collect()
 }
 
-fn kind_index(message: &Message) -> usize {
-    let kind = message.kind();
-    let index = Message::KINDS.iter().position(|known| *known == kind);
-    index.expect("Message::KINDS lists every kind of message")
-}
-
 #[expect(clippy::cast_precision_loss, reason = "microseconds of a duration stay far below 2^53")]
 fn seconds(us: u64) -> f64 {
     us as f64 / 1e6
@@ -451,6 +312,7 @@ fn signed(value: u64) -> i64 {
 #[cfg(test)]
 mod tests {
     use monitoring::status::{Peer, Role, StateHash};
+    use paxos::Message;
 
     use super::*;
 
