@@ -109,11 +109,44 @@ async fn refusals_name_their_mend() {
     nobody.port = Some(free_port());
     let error = Session::connect(&nobody).await.unwrap_err();
     assert!(error.causes[0].contains("refused"), "{error:?}");
+}
 
-    let mut sly = sshd.trusted();
-    sly.address = "-oProxyCommand=touch /tmp/x".to_owned();
-    let error = Session::connect(&sly).await.unwrap_err();
-    assert_eq!(error.kind, Kind::Usage);
+/// Whatever an inventory says, no line of it becomes a line of ssh's configuration.
+#[tokio::test]
+async fn no_destination_runs_code() {
+    let Some(sshd) = Sshd::start() else { return };
+    let mark = sshd.folder.path().join("mark");
+    let run = format!("ProxyCommand touch {}", mark.display());
+    let trusted = sshd.trusted();
+    let dial = |change: &dyn Fn(&mut Destination)| {
+        let mut sly = trusted.clone();
+        change(&mut sly);
+        sly
+    };
+    let slies = [
+        dial(&|sly| sly.address = format!("-o{run}")),
+        dial(&|sly| sly.address = format!("127.0.0.1\n{run}")),
+        dial(&|sly| sly.user = Some(format!("-o{run}"))),
+        dial(&|sly| sly.jump = vec![format!("-o{run}")]),
+        dial(&|sly| sly.known_hosts = format!("/tmp/x\"\n{run}\n#").into()),
+        dial(&|sly| sly.identity_file = Some(format!("/tmp/x\"\n{run}\n#").into())),
+    ];
+    for sly in slies {
+        let error = Session::connect(&sly).await.unwrap_err();
+        assert_eq!(error.kind, Kind::Usage, "{error}");
+        assert!(scan_host_keys(&sly).await.is_err());
+        assert!(!mark.exists(), "{sly:?} ran a command here");
+    }
+}
+
+#[tokio::test]
+async fn a_percent_sign_in_a_path_is_no_token() {
+    let Some(sshd) = Sshd::start() else { return };
+    let mut odd = sshd.trusted();
+    let moved = sshd.folder.path().join("100%known %h");
+    fs::rename(&odd.known_hosts, &moved).unwrap();
+    odd.known_hosts = moved;
+    Session::connect(&odd).await.unwrap();
 }
 
 /// A private sshd with its own host key and one authorized key.

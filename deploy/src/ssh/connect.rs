@@ -206,18 +206,32 @@ pub async fn scan_host_keys(destination: &Destination) -> Result<Vec<String>> {
 }
 
 fn refuse_option_like(destination: &Destination) -> Result<()> {
+    let refusal = |what: String, cause: &str| {
+        Error::new(Kind::Usage, what).on(&*destination.name).because(cause)
+    };
     let words = [Some(&destination.address), destination.user.as_ref()];
     for word in words.into_iter().flatten().chain(&destination.jump) {
         let strange = |c: char| c.is_whitespace() || c.is_control() || "\"'`$;|&<>\\".contains(c);
         if word.is_empty() || word.starts_with('-') || word.contains(strange) {
-            return Err(Error::new(Kind::Usage, format!("dial `{word}`"))
-                .on(&*destination.name)
-                .because(
-                    "an address, user or jump host may not look like an option or a command",
-                ));
+            let cause = "an address, user or jump host may not look like an option or a command";
+            return Err(refusal(format!("dial `{word}`"), cause));
+        }
+    }
+    // These stand in quotes in ssh's configuration, where a line of one's own could run a command.
+    let files = [Some(&destination.known_hosts), destination.identity_file.as_ref()];
+    for path in files.into_iter().flatten() {
+        let text = path.to_string_lossy();
+        if text.contains(|c: char| c.is_control() || "\"\\".contains(c)) {
+            let cause = "a path may hold neither quotes, backslashes nor control characters";
+            return Err(refusal(format!("let ssh read {text:?}"), cause));
         }
     }
     Ok(())
+}
+
+/// A path as ssh's configuration reads it: `%` begins a token there.
+fn in_config(path: &Path) -> String {
+    path.display().to_string().replace('%', "%%")
 }
 
 /// A short path of our own that nobody else can enter.
@@ -256,13 +270,13 @@ fn write_config(control: &Path, destination: &Destination) -> io::Result<PathBuf
     // A scan must show what the host says, whatever the user's file already holds.
     let users_own =
         if destination.host_keys == HostKeys::Strict { " ~/.ssh/known_hosts" } else { "" };
-    let known_hosts = destination.known_hosts.display();
+    let known_hosts = in_config(&destination.known_hosts);
     let seconds = destination.connect_timeout.as_secs().max(1);
     // Bastions are not told of `-i`; what stands here reaches them.
     let identity = destination
         .identity_file
         .as_ref()
-        .map_or_else(String::new, |path| format!("IdentityFile \"{}\"\n", path.display()));
+        .map_or_else(String::new, |path| format!("IdentityFile \"{}\"\n", in_config(path)));
     let text = format!(
         "Host *\n\
          UserKnownHostsFile \"{known_hosts}\"{users_own}\n\
