@@ -17,59 +17,8 @@ use super::clock::Clock;
 use super::coverage::{Coverage, Rare};
 use super::describe;
 use super::disk::{Disk, Snapshot};
-
-/// Mistakes that the shell around the core could make: mutants that need no line of the core.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Foul {
-    /// A restart does not read the promises in the journal.
-    ForgetPromise,
-    /// A restart does not read the accepted entries in the journal.
-    ForgetAccepted,
-    /// The journal reports a position as durable before it has synced.
-    SpeakBeforeSync,
-    /// A restart forgets the rounds that this node has used itself.
-    ReuseRounds,
-    /// Entries are trimmed before a snapshot covers them.
-    TrimWithoutSnapshot,
-    /// Segments are recycled without the checkpoint that opens the next one.
-    NoCheckpoint,
-    /// A received snapshot is announced to the core before it is on disk.
-    InstallBeforeSync,
-    /// A process keeps its predecessor's incarnation, so its batches take the same names.
-    ReuseIncarnation,
-}
-
-impl Foul {
-    pub const ALL: [Foul; 8] = [
-        Foul::ForgetPromise,
-        Foul::ForgetAccepted,
-        Foul::SpeakBeforeSync,
-        Foul::ReuseRounds,
-        Foul::TrimWithoutSnapshot,
-        Foul::NoCheckpoint,
-        Foul::InstallBeforeSync,
-        Foul::ReuseIncarnation,
-    ];
-}
-
-/// The replicated state machine: it remembers how far it is, and everything in one hash.
-#[derive(Clone, Copy, Debug)]
-pub struct Store {
-    pub applied_below: Slot,
-    pub hash: u64,
-}
-
-impl Store {
-    const EMPTY: Store = Store { applied_below: Slot::FIRST, hash: 0xcbf2_9ce4_8422_2325 };
-
-    fn apply(&mut self, slot: Slot, value: &Value) {
-        let id = value.batch_id().unwrap_or_default();
-        for part in [slot.0, id.incarnation, id.counter] {
-            self.hash = (self.hash ^ part).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(29);
-        }
-        self.applied_below = slot.next();
-    }
-}
+use super::foul::Foul;
+use super::store::Store;
 
 /// A running process.
 #[derive(Debug)]

@@ -11,5 +11,7 @@ pub mod cluster;
 pub mod coverage;
 pub mod describe;
 pub mod disk;
+pub mod foul;
 pub mod script;
 pub mod simulation;
+pub mod store;

@@ -5,16 +5,23 @@
 //! the other way round. When the faults end, the cluster must come back within a bounded time: one
 //! leader, progress, everybody level, every client answered.
 
+mod calm;
+mod faults;
+mod plan;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
-use paxos::{ElectionStrategy, Envelope, NodeId, Settings};
+use paxos::{Envelope, NodeId, Settings};
+
+use plan::Plan;
 
 use super::chance::Chance;
 use super::clock::{Clock, TRUE_SPEED_PPM};
-use super::cluster::{Cluster, Foul};
-use super::coverage::{Coverage, Rare};
+use super::cluster::Cluster;
+use super::coverage::Coverage;
 use super::disk::Snapshot;
+use super::foul::Foul;
 
 const MS: u64 = 1_000;
 const SECOND: u64 = 1_000_000;
@@ -23,64 +30,6 @@ const TICK_US: u64 = 5 * MS;
 const CALM_US_MAX: u64 = 15 * SECOND;
 /// A calm cluster is watched for this long: nobody may take its leader away.
 const WATCH_US: u64 = 600 * MS;
-
-/// The mix that a seed draws.
-#[derive(Clone, Debug)]
-pub struct Plan {
-    pub voters: u32,
-    pub learners: u32,
-    pub strategy: ElectionStrategy,
-    pub faults_us: u64,
-    loss_ppm: u64,
-    duplicate_ppm: u64,
-    delay_us: (u64, u64),
-    slow_ppm: u64,
-    sync_us: (u64, u64),
-    stall_ppm: u64,
-    fault_every_us: u64,
-    faults: Vec<Fault>,
-    snapshot_every_us: u64,
-    propose_every_us: u64,
-    read_every_us: u64,
-    hints: bool,
-    /// Messages of one link arrive in the order in which they were sent.
-    in_order: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Fault {
-    Crash,
-    CrashAll,
-    CrashLeader,
-    Isolate,
-    OneWay,
-    Split,
-    RandomLinks,
-    Chain,
-    QuorumLoss,
-    HealLinks,
-    Pause,
-    PauseLeader,
-    Grey,
-    SpoilSnapshot,
-}
-
-const FAULTS: [Fault; 14] = [
-    Fault::Crash,
-    Fault::CrashAll,
-    Fault::CrashLeader,
-    Fault::Isolate,
-    Fault::OneWay,
-    Fault::Split,
-    Fault::RandomLinks,
-    Fault::Chain,
-    Fault::QuorumLoss,
-    Fault::HealLinks,
-    Fault::Pause,
-    Fault::PauseLeader,
-    Fault::Grey,
-    Fault::SpoilSnapshot,
-];
 
 #[derive(Debug)]
 enum Event {
@@ -177,6 +126,8 @@ struct Simulation {
     /// When the newest message of each link arrives.
     last_arrival_us: BTreeMap<(NodeId, NodeId), u64>,
     paused_until: BTreeMap<NodeId, u64>,
+    /// Those among the paused that also lose what is sent to them.
+    suspended: BTreeSet<NodeId>,
     /// Since when each disk is busy with a sync.
     syncing_since_us: BTreeMap<NodeId, u64>,
     hung: BTreeSet<NodeId>,
@@ -184,36 +135,6 @@ struct Simulation {
     clients_work: bool,
     proposed: u64,
     calm_us: u64,
-}
-
-impl Plan {
-    fn draw(chance: &mut Chance) -> Plan {
-        let voters = *chance.pick(&[1, 2, 3, 3, 3, 3, 4, 5, 5, 5, 7]);
-        let faults: Vec<Fault> = FAULTS.iter().copied().filter(|_| chance.one_in(2)).collect();
-        Plan {
-            voters,
-            learners: u32::from(chance.one_in(5)),
-            strategy: if chance.one_in(4) {
-                ElectionStrategy::HighestId
-            } else {
-                ElectionStrategy::Ballot
-            },
-            faults_us: chance.between(1, 4) * SECOND,
-            loss_ppm: *chance.pick(&[0, 0, 1_000, 20_000, 150_000]),
-            duplicate_ppm: *chance.pick(&[0, 0, 10_000, 200_000]),
-            delay_us: *chance.pick(&[(40, 120), (40, 3_000), (1_000, 30_000)]),
-            slow_ppm: *chance.pick(&[0, 0, 2_000, 50_000]),
-            sync_us: *chance.pick(&[(80, 200), (80, 5_000), (2_000, 25_000)]),
-            stall_ppm: *chance.pick(&[0, 0, 1_000]),
-            fault_every_us: *chance.pick(&[30 * MS, 150 * MS, 500 * MS]),
-            faults,
-            snapshot_every_us: *chance.pick(&[0, 20 * MS, 200 * MS]),
-            propose_every_us: *chance.pick(&[MS, 4 * MS, 20 * MS]),
-            read_every_us: *chance.pick(&[0, 5 * MS, 30 * MS]),
-            hints: chance.one_in(2),
-            in_order: chance.one_in(2),
-        }
-    }
 }
 
 impl Simulation {
@@ -261,6 +182,7 @@ impl Simulation {
             cut: BTreeSet::new(),
             last_arrival_us: BTreeMap::new(),
             paused_until: BTreeMap::new(),
+            suspended: BTreeSet::new(),
             syncing_since_us: BTreeMap::new(),
             hung: BTreeSet::new(),
             calm: false,
@@ -310,137 +232,6 @@ impl Simulation {
         }
     }
 
-    // ---- the calm at the end --------------------------------------------------------------------
-
-    fn calm_down(&mut self) {
-        let now_us = self.cluster.time_us;
-        self.cluster.trace.line(|| format!("---- calm from {now_us} µs on"));
-        self.calm = true;
-        self.cut.clear();
-        // Links are made anew; what was still in the old ones is gone.
-        self.queue.retain(|_, event| !matches!(event, Event::Deliver(_)));
-        self.last_arrival_us.clear();
-        // Whoever is paused wakes, whatever disk hangs comes back.
-        let is_held_up = |event: &Event| {
-            matches!(event, Event::SyncEnds { .. })
-                || event.needs_awake().is_some_and(|node| self.paused_until.contains_key(&node))
-        };
-        let held_up: Vec<(u64, u64)> =
-            self.queue.iter().filter(|(_, event)| is_held_up(event)).map(|(key, _)| *key).collect();
-        for key in held_up {
-            let event = self.queue.remove(&key).expect("the key was just found");
-            self.queue.insert((now_us, key.1), event);
-        }
-        self.paused_until.clear();
-        for id in self.cluster.ids() {
-            if !self.cluster.is_up(id) {
-                self.start(id);
-            }
-            self.cluster.set_can_accept(id, true);
-        }
-    }
-
-    /// A leader is there and takes a new batch to its end.
-    fn expect_progress(&mut self) {
-        let begun_us = self.cluster.time_us;
-        let before = self.cluster.checker.last_chosen();
-        let acknowledged = self.cluster.checker.acknowledged_count();
-        self.run_while(|simulation| {
-            let checker = &simulation.cluster.checker;
-            let progress =
-                checker.last_chosen() > before && checker.acknowledged_count() > acknowledged;
-            !progress && simulation.cluster.time_us < begun_us + CALM_US_MAX
-        });
-        if self.cluster.time_us >= begun_us + CALM_US_MAX {
-            let leaders = self.cluster.leaders();
-            self.cluster.checker.fail(format!(
-                "stuck: {} s after the last fault nothing new is chosen; leading: {leaders:?}",
-                CALM_US_MAX / SECOND
-            ));
-        }
-    }
-
-    /// Does a deposed leader's client wait for the log to settle its batch?
-    fn somebody_waits(&self) -> bool {
-        self.cluster.nodes.values().filter_map(|node| node.process.as_ref()).any(|process| {
-            let leading = process.replica.leading();
-            process.pending.values().any(|ballot| leading != Some(*ballot))
-        })
-    }
-
-    /// Clients rest, but for what it takes to settle the batches of deposed leaders; everybody
-    /// learns everything, and everybody who waits is answered.
-    fn expect_level(&mut self) {
-        self.clients_work = false;
-        let begun_us = self.cluster.time_us;
-        self.run_while(|simulation| {
-            !simulation.is_settled() && simulation.cluster.time_us < begun_us + CALM_US_MAX
-        });
-        self.calm_us = self.cluster.time_us - self.plan.faults_us;
-        if self.cluster.time_us >= begun_us + CALM_US_MAX {
-            let stand: Vec<String> = self
-                .cluster
-                .nodes
-                .iter()
-                .filter_map(|(id, node)| {
-                    let process = node.process.as_ref()?;
-                    Some(format!(
-                        "{id} applied below {}, {} batches and {} reads wait",
-                        process.store.applied_below,
-                        process.pending.len(),
-                        process.reads.len()
-                    ))
-                })
-                .collect();
-            self.cluster.checker.fail(format!(
-                "not level {} s after the last fault, chosen up to {}: {}",
-                CALM_US_MAX / SECOND,
-                self.cluster.checker.last_chosen(),
-                stand.join("; ")
-            ));
-        }
-    }
-
-    fn is_settled(&self) -> bool {
-        let waits = |id: &NodeId| {
-            self.cluster
-                .process(*id)
-                .is_some_and(|process| !process.pending.is_empty() || !process.reads.is_empty())
-        };
-        let candidates =
-            self.cluster.ids().into_iter().filter_map(|id| self.cluster.replica(id)?.preparing());
-        let leaders = self.cluster.leaders();
-        let is_right = |leader: NodeId| {
-            self.plan.strategy != ElectionStrategy::HighestId || leader.0 == self.plan.voters
-        };
-        let is_content = |id: &NodeId| {
-            self.cluster.replica(*id).and_then(|replica| replica.happy_with(self.cluster.now(*id)))
-                == leaders.first().map(|(leader, _)| *leader)
-        };
-        let promised = self.cluster.nodes.keys().filter_map(|id| self.cluster.replica(*id));
-        let highest_promise = promised.map(|replica| replica.promised()).max();
-        candidates.count() == 0
-            && highest_promise == leaders.first().map(|(_, ballot)| *ballot)
-            && leaders.len() == 1
-            && is_right(leaders[0].0)
-            && self.cluster.nodes.keys().all(is_content)
-            && self.cluster.is_level()
-            && !self.cluster.nodes.keys().any(waits)
-    }
-
-    /// A healthy leader stays (PITFALLS 20).
-    fn expect_peace(&mut self) {
-        let leaders = self.cluster.leaders();
-        let end_us = self.cluster.time_us + WATCH_US;
-        self.run_while(|simulation| simulation.cluster.time_us < end_us);
-        let later = self.cluster.leaders();
-        if leaders != later {
-            self.cluster
-                .checker
-                .fail(format!("a calm leader was replaced: {leaders:?}, now {later:?}"));
-        }
-    }
-
     // ---- events -------------------------------------------------------------------------------
 
     fn after(&mut self, delay_us: u64, event: Event) {
@@ -453,10 +244,13 @@ impl Simulation {
             && let Some(&until_us) = self.paused_until.get(&node)
         {
             if until_us > self.cluster.time_us {
+                if self.suspended.contains(&node) && matches!(event, Event::Deliver(_)) {
+                    return;
+                }
                 let wait_us = until_us - self.cluster.time_us;
                 return self.after(wait_us, event);
             }
-            self.paused_until.remove(&node);
+            self.wake(node);
         }
         match event {
             Event::Deliver(envelope) => {
@@ -634,136 +428,6 @@ impl Simulation {
         let node = self.someone();
         if self.clients_work && !self.paused_until.contains_key(&node) {
             self.cluster.read(node);
-        }
-    }
-
-    // ---- faults ------------------------------------------------------------------------------
-
-    fn fault(&mut self) {
-        if self.calm {
-            return;
-        }
-        let delay_us = self.chance.between(1, 2 * self.plan.fault_every_us);
-        self.after(delay_us, Event::Fault);
-        if self.plan.faults.is_empty() {
-            return;
-        }
-        let fault = *self.chance.pick(&self.plan.faults);
-        let ids = self.cluster.ids();
-        let victim = *self.chance.pick(&ids);
-        let leader = self.cluster.leaders().last().map_or(victim, |(id, _)| *id);
-        self.cluster.trace.line(|| format!("---- {fault:?}"));
-        match fault {
-            Fault::Crash => self.crash(victim),
-            Fault::CrashLeader => self.crash(leader),
-            Fault::CrashAll => ids.into_iter().for_each(|id| self.crash(id)),
-            Fault::Isolate => {
-                let other_links = |id: &NodeId| [(*id, victim), (victim, *id)];
-                self.cut.extend(ids.iter().filter(|id| **id != victim).flat_map(other_links));
-            }
-            Fault::OneWay => {
-                let inwards = self.chance.one_in(2);
-                let link = |id: &NodeId| if inwards { (*id, victim) } else { (victim, *id) };
-                self.cut.extend(ids.iter().filter(|id| **id != victim).map(link));
-            }
-            Fault::Split => {
-                let side: BTreeSet<NodeId> =
-                    ids.iter().copied().filter(|_| self.chance.one_in(2)).collect();
-                for a in &ids {
-                    for b in &ids {
-                        if side.contains(a) != side.contains(b) {
-                            self.cut.insert((*a, *b));
-                        }
-                    }
-                }
-            }
-            Fault::RandomLinks => {
-                for a in &ids {
-                    for b in &ids {
-                        if self.chance.one_in(3) {
-                            self.cut.insert((*a, *b));
-                        }
-                    }
-                }
-            }
-            // Only neighbours in a row see each other.
-            Fault::Chain => {
-                for a in &ids {
-                    for b in &ids {
-                        if a.0.abs_diff(b.0) > 1 {
-                            self.cut.insert((*a, *b));
-                        }
-                    }
-                }
-            }
-            // All see one node, and nobody else.
-            Fault::QuorumLoss => {
-                for a in &ids {
-                    for b in &ids {
-                        if *a != victim && *b != victim {
-                            self.cut.insert((*a, *b));
-                        }
-                    }
-                }
-            }
-            Fault::HealLinks => self.heal_links(),
-            Fault::Pause => self.pause(victim),
-            Fault::PauseLeader => self.pause(leader),
-            Fault::Grey => {
-                self.cluster.set_can_accept(victim, false);
-                let delay_us = self.chance.below(2 * SECOND);
-                self.after(delay_us, Event::CanAcceptAgain(victim));
-            }
-            Fault::SpoilSnapshot => {
-                self.crash(victim);
-                self.cluster.spoil_newest_snapshot(victim);
-            }
-        }
-        // Links come back by themselves sooner or later, also in mixes without HealLinks.
-        if self.chance.one_in(4) {
-            self.heal_links();
-        }
-    }
-
-    fn heal_links(&mut self) {
-        let cut = std::mem::take(&mut self.cut);
-        for (node, peer) in cut {
-            if self.plan.hints && node != peer {
-                let delay_us = self.chance.below(20 * MS);
-                self.after(delay_us, Event::Connected { node, peer });
-            }
-        }
-    }
-
-    fn pause(&mut self, node: NodeId) {
-        if self.paused_until.contains_key(&node) {
-            return;
-        }
-        let until_us = self.cluster.time_us + self.chance.between(MS, 1_200 * MS);
-        self.cluster.coverage.count(Rare::Paused);
-        self.paused_until.insert(node, until_us);
-        self.cluster.trace.line(|| format!("{node} is paused until {until_us} µs"));
-    }
-
-    fn crash(&mut self, node: NodeId) {
-        if !self.cluster.is_up(node) {
-            return;
-        }
-        let unsynced = self.cluster.nodes[&node].disk.unsynced_count() as u64;
-        let survivors = self.chance.below(unsynced + 1) as usize;
-        self.cluster.crash(node, survivors);
-        self.syncing_since_us.remove(&node);
-        self.paused_until.remove(&node);
-        let longest_us = *self.chance.pick(&[5 * MS, 100 * MS, 1_500 * MS]);
-        let delay_us = self.chance.between(MS, longest_us);
-        self.after(delay_us, Event::Restart(node));
-        if self.plan.hints {
-            for peer in self.cluster.ids() {
-                if peer != node {
-                    let delay_us = self.chance.below(3 * MS);
-                    self.after(delay_us, Event::Disconnected { node: peer, peer: node });
-                }
-            }
         }
     }
 

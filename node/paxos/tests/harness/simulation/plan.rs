@@ -1,0 +1,96 @@
+//! The mix that a seed draws: what kind of cluster it is, and what happens to it.
+
+use paxos::ElectionStrategy;
+
+use super::{MS, SECOND};
+use crate::harness::chance::Chance;
+
+/// See the module.
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub voters: u32,
+    pub learners: u32,
+    pub strategy: ElectionStrategy,
+    pub faults_us: u64,
+    pub loss_ppm: u64,
+    pub duplicate_ppm: u64,
+    pub delay_us: (u64, u64),
+    pub slow_ppm: u64,
+    pub sync_us: (u64, u64),
+    pub stall_ppm: u64,
+    pub fault_every_us: u64,
+    pub faults: Vec<Fault>,
+    pub snapshot_every_us: u64,
+    pub propose_every_us: u64,
+    pub read_every_us: u64,
+    pub hints: bool,
+    /// Messages of one link arrive in the order in which they were sent.
+    pub in_order: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    Crash,
+    CrashAll,
+    CrashLeader,
+    Isolate,
+    OneWay,
+    Split,
+    RandomLinks,
+    Chain,
+    QuorumLoss,
+    HealLinks,
+    Pause,
+    PauseLeader,
+    SuspendLeader,
+    Grey,
+    SpoilSnapshot,
+}
+
+const FAULTS: [Fault; 15] = [
+    Fault::Crash,
+    Fault::CrashAll,
+    Fault::CrashLeader,
+    Fault::Isolate,
+    Fault::OneWay,
+    Fault::Split,
+    Fault::RandomLinks,
+    Fault::Chain,
+    Fault::QuorumLoss,
+    Fault::HealLinks,
+    Fault::Pause,
+    Fault::PauseLeader,
+    Fault::SuspendLeader,
+    Fault::Grey,
+    Fault::SpoilSnapshot,
+];
+
+impl Plan {
+    pub fn draw(chance: &mut Chance) -> Plan {
+        let voters = *chance.pick(&[1, 2, 3, 3, 3, 3, 4, 5, 5, 5, 7]);
+        let faults: Vec<Fault> = FAULTS.iter().copied().filter(|_| chance.one_in(2)).collect();
+        Plan {
+            voters,
+            learners: u32::from(chance.one_in(5)),
+            strategy: if chance.one_in(4) {
+                ElectionStrategy::HighestId
+            } else {
+                ElectionStrategy::Ballot
+            },
+            faults_us: chance.between(1, 4) * SECOND,
+            loss_ppm: *chance.pick(&[0, 0, 1_000, 20_000, 150_000]),
+            duplicate_ppm: *chance.pick(&[0, 0, 10_000, 200_000]),
+            delay_us: *chance.pick(&[(40, 120), (40, 3_000), (1_000, 30_000)]),
+            slow_ppm: *chance.pick(&[0, 0, 2_000, 50_000]),
+            sync_us: *chance.pick(&[(80, 200), (80, 5_000), (2_000, 25_000)]),
+            stall_ppm: *chance.pick(&[0, 0, 1_000]),
+            fault_every_us: *chance.pick(&[30 * MS, 150 * MS, 500 * MS]),
+            faults,
+            snapshot_every_us: *chance.pick(&[0, 20 * MS, 200 * MS]),
+            propose_every_us: *chance.pick(&[MS, 4 * MS, 20 * MS]),
+            read_every_us: *chance.pick(&[0, 5 * MS, 30 * MS]),
+            hints: chance.one_in(2),
+            in_order: chance.one_in(2),
+        }
+    }
+}
