@@ -92,3 +92,4 @@ check: ## format, lints, docs
 
 test: compile check ## everything: check, then all tests
 	cargo test --locked --workspace --quiet
+	cargo test --locked --quiet -p paxos --features mutants --test mutants
