@@ -12,7 +12,7 @@ BIN    := target/release
 CTL    := $(BIN)/paxosctl
 
 .PHONY: help compile clean run up gen down kill show ssh_up ssh_down ssh_show test bench sim \
-        lab_up lab_down monitor_up monitor_down check
+        lab_up lab_down monitor_up monitor_down check mutants
 
 help: ## this list
 	@sed -n 's/^\([a-z_]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null \
@@ -83,7 +83,10 @@ bench: compile ## writes and reads per second against etcd in the same run
 	@$(CTL) bench
 
 sim: ## SEEDS simulated runs of the protocol on all cores
-	SEEDS=$(SEEDS) cargo test --locked --release -p paxos --test simulator -- --nocapture
+	SEEDS=$(SEEDS) cargo test --locked -p paxos --test simulator -- --nocapture
+
+mutants: ## break the protocol's rules one by one and show what catches each
+	cargo test --locked -p paxos --features mutants --test mutants -- --nocapture
 
 check: ## format, lints, docs
 	cargo fmt --all --check
