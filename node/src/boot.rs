@@ -211,7 +211,7 @@ fn configuration(members: &Members) -> Result<Configuration> {
 }
 
 fn hex_bytes(text: &str) -> Result<Vec<u8>> {
-    if text.len() % 2 != 0 || !text.is_ascii() {
+    if !text.len().is_multiple_of(2) || !text.is_ascii() {
         bail!("`{text}` is not hex");
     }
     let digits = (0..text.len()).step_by(2);
@@ -248,7 +248,8 @@ fn recover(
     disk: RealDisk,
 ) -> Result<Recovery> {
     let started = std::time::Instant::now();
-    let (loaded, found) = snapshot::load_newest(&config.data_dir.join(SNAPSHOT_DIR))?;
+    let snapshot::Found { newest: loaded, files: found } =
+        snapshot::load_newest(&config.data_dir.join(SNAPSHOT_DIR))?;
     let mut records: Vec<Record> = Vec::new();
     let disk = Arc::new(disk);
     let options = journal_options(config);

@@ -27,7 +27,7 @@ use rand::{RngCore, SeedableRng, rngs::SmallRng};
 use crate::batch::BatchBuilder;
 use crate::clients::{Clients, Held, Sequence, SessionId};
 use crate::clock::LogClock;
-use crate::command::{self, Spec};
+use crate::command::{self, Operation, Spec};
 use crate::metrics::Op;
 use crate::resp::Reply;
 use crate::store::Store;
@@ -132,6 +132,8 @@ const SLOTS_BEFORE_WAITING: u64 = 4;
 /// A deposed leader's clients wait this long for the log's verdict before they are cut off.
 const VERDICT_US_MAX: u64 = 10_000_000;
 const MARK_INTERVAL_US: u64 = 10_000;
+/// Keys whose memory is given back in one tick after `FLUSHALL`.
+const RECLAIM_RECORDS: usize = 1_024;
 /// Every node hashes its state after each multiple of this slot, and publishes the newest few.
 const HASH_EVERY_SLOTS: u64 = 64;
 const HASHES_MAX: usize = 64;
@@ -199,6 +201,7 @@ impl Node {
     /// Time has passed: call at least every 5 ms.
     pub fn tick(&mut self, now: Now) {
         self.replica.tick(now, &mut self.output);
+        self.store.reclaim(RECLAIM_RECORDS);
         self.refuse_overdue(now);
         self.give_up_verdicts(now);
         let due = self.log_time_ms(now).zip(self.store.next_deadline_ms());
@@ -258,6 +261,10 @@ impl Node {
             self.clients.complete(session, sequence, &reply);
             return true;
         }
+        if let Err(reply) = self.admit(spec, argv) {
+            self.clients.complete(session, sequence, &reply);
+            return true;
+        }
         let Some(client) = self.clients.get_mut(session) else { return true };
         let is_write = spec.is_write();
         if !is_write && client.writes_pending == 0 {
@@ -281,6 +288,19 @@ impl Node {
         };
         self.open_items.push(Item { session, sequence, kind });
         true
+    }
+
+    /// Refuses what would let a value outgrow a command, before it costs a place in the log.
+    fn admit(&self, spec: &'static Spec, argv: &[&[u8]]) -> Result<(), Reply> {
+        if !matches!(spec.name, "append" | "setrange") {
+            return Ok(());
+        }
+        match command::parse(spec, argv)? {
+            Operation::Write(write) => {
+                self.store.admit(&write, self.behaviour.command_bytes_max as usize)
+            }
+            Operation::Read(_) | Operation::Answer => Ok(()),
+        }
     }
 
     /// The redirection to the leader, if another one is known and alive: nobody is sent to a leader

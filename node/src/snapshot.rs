@@ -33,7 +33,7 @@ use crate::peers::Links;
 use crate::store::SnapshotStep;
 use crate::syncer::Syncer;
 
-pub use self::file::{Loaded, SnapshotError, load_newest};
+pub use self::file::{Found, Loaded, SnapshotError, load_newest};
 
 /// Bytes of records that are copied out of the store in one tick.
 const STEP_BYTES: usize = 512 << 10;

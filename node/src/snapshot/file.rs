@@ -44,6 +44,14 @@ pub struct Loaded {
     pub store: Store,
 }
 
+/// What was found in the folder of snapshots.
+pub struct Found {
+    /// The newest that can be read.
+    pub newest: Option<Loaded>,
+    /// It and the ones before it: the first slot that each does not cover, and its bytes.
+    pub files: Vec<(Slot, u64)>,
+}
+
 pub(super) fn path_of(dir: &Path, below: Slot) -> PathBuf {
     dir.join(format!("{PREFIX}{:020}", below.0))
 }
@@ -68,7 +76,7 @@ fn list(dir: &Path) -> Result<Vec<(Slot, u64)>, SnapshotError> {
 
 /// The newest snapshot that can be read, and all files that are there. A bad one falls back to the
 /// one before; where there are files and none is good, the node must not start as if it were empty.
-pub fn load_newest(dir: &Path) -> Result<(Option<Loaded>, Vec<(Slot, u64)>), SnapshotError> {
+pub fn load_newest(dir: &Path) -> Result<Found, SnapshotError> {
     let fail = |source| SnapshotError::Io { doing: "make", path: dir.to_owned(), source };
     fs::create_dir_all(dir).map_err(fail)?;
     let mut found = list(dir)?;
@@ -76,7 +84,7 @@ pub fn load_newest(dir: &Path) -> Result<(Option<Loaded>, Vec<(Slot, u64)>), Sna
     let mut newest = None;
     while let Some((below, _)) = found.last() {
         match load(&path_of(dir, *below)) {
-            Ok(loaded) => return Ok((Some(loaded), found)),
+            Ok(loaded) => return Ok(Found { newest: Some(loaded), files: found }),
             Err(error) => {
                 tracing::error!(%error, "a snapshot is bad, trying the one before");
                 newest.get_or_insert(error.to_string());
@@ -85,7 +93,7 @@ pub fn load_newest(dir: &Path) -> Result<(Option<Loaded>, Vec<(Slot, u64)>), Sna
         }
     }
     match newest {
-        None => Ok((None, found)),
+        None => Ok(Found { newest: None, files: found }),
         Some(newest) => Err(SnapshotError::NoneGood { dir: dir.to_owned(), count, newest }),
     }
 }
