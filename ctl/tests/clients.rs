@@ -61,12 +61,23 @@ impl Program {
     }
 }
 
+/// What happens to the leader that was killed while the client is at work.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Killed {
+    StaysAway,
+    ComesBack,
+}
+
 /// Runs the program, kills the leader when a third of the work is done, and checks the counter.
-async fn through_a_leader_change(name: &'static str, command: Command) {
+async fn through_a_leader_change(name: &'static str, command: Command, killed: Killed) {
     let mut cluster = start(3, |_| ()).await;
     let key = format!("counter:{name}");
     let program = Program::start(name, command, &cluster, &key);
     let leader = kill_leader_when_a_third_is_done(&mut cluster, &key).await;
+    if killed == Killed::ComesBack {
+        cluster.wait_for_leader(SOON, |id| id != leader).await.unwrap();
+        cluster.node(leader).start().unwrap();
+    }
     assert_eq!(program.result().await, "ok", "{name}");
     check_counter(&mut cluster, leader, &key).await;
 }
@@ -87,7 +98,9 @@ async fn check_counter(cluster: &mut TestCluster, killed: u32, key: &str) {
     let value = number(call(&mut ours, &[b"GET", key.as_bytes()]).await);
     assert!(value >= INCREMENTS, "{key} is {value}: acknowledged increments are lost");
     assert!(value < 2 * INCREMENTS, "{key} is {value}: far more than a client resends");
-    cluster.node(killed).start().unwrap();
+    if !cluster.node(killed).is_started() {
+        cluster.node(killed).start().unwrap();
+    }
     cluster.wait_until_caught_up(SOON).await.unwrap();
 }
 
@@ -117,7 +130,7 @@ async fn redis_py() {
     if !works("python3", &["-c", "import redis.cluster"]) {
         return skipped("python3 has no redis (pip install redis)");
     }
-    through_a_leader_change("redis-py", script("python3", "redis_py.py")).await;
+    through_a_leader_change("redis-py", script("python3", "redis_py.py"), Killed::StaysAway).await;
 }
 
 #[tokio::test]
@@ -127,7 +140,9 @@ async fn node_redis() {
     if !works("sh", &["-c", "NODE_PATH=/usr/share/nodejs node -e 'require(\"redis\")'"]) {
         return skipped("node-redis is not installed (Debian: apt-get install node-redis)");
     }
-    through_a_leader_change("node-redis", command).await;
+    // This version asks for the nodes again only when it is redirected; to a node that does not come
+    // back it queues for ever, whatever the cluster does (node-redis #2806).
+    through_a_leader_change("node-redis", command, Killed::ComesBack).await;
 }
 
 #[tokio::test]
@@ -135,7 +150,7 @@ async fn ruby_redis() {
     if !works("ruby", &["-e", "require 'redis'"]) {
         return skipped("ruby-redis is not installed (Debian: apt-get install ruby-redis)");
     }
-    through_a_leader_change("ruby-redis", script("ruby", "ruby_redis.rb")).await;
+    through_a_leader_change("ruby-redis", script("ruby", "ruby_redis.rb"), Killed::StaysAway).await;
 }
 
 #[tokio::test]
@@ -143,7 +158,7 @@ async fn redis_cli() {
     if !works("redis-cli", &["--version"]) {
         return skipped("redis-cli is not installed (Debian: apt-get install redis-tools)");
     }
-    through_a_leader_change("redis-cli", script("sh", "redis_cli.sh")).await;
+    through_a_leader_change("redis-cli", script("sh", "redis_cli.sh"), Killed::StaysAway).await;
 }
 
 /// From every node, the leader or not, `redis-cli -c` reads what was written through another.
