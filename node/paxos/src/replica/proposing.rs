@@ -1,0 +1,138 @@
+//! A ballot's life: phase 1, phase 2, and its end.
+
+use super::Replica;
+use crate::ballot::{Ballot, Slot};
+use crate::message::{Accepted, Message, Value};
+use crate::output::{Deposed, Note, Output};
+use crate::proposer::{Leading, Preparing, Proposer};
+use crate::settings::Now;
+
+impl Replica {
+    /// Begins phase 1 in a ballot never used before. The own promise is the record that the
+    /// Prepares wait for: the round is on disk before anybody hears of it.
+    pub(super) fn begin_candidacy(&mut self, now: Now, output: &mut Output) {
+        let own = self.settings.id;
+        let from_slot = self.learner.first_unchosen;
+        // A candidate whose own log is trimmed above its store (an older snapshot was restored)
+        // could not even answer itself.
+        if from_slot < self.acceptor.first_kept() {
+            return;
+        }
+        let ballot = Ballot::next(self.highest_seen, self.configuration.number, own);
+        self.see(ballot);
+        let deadline_us = now.mono_us + self.election.phase1_us();
+        self.proposer =
+            Proposer::Preparing(Preparing::new(ballot, from_slot, now.mono_us, deadline_us));
+        output.notes.push(Note::Preparing { ballot });
+        let holds = self.acceptor.holds(from_slot);
+        self.on_prepare(now, own, ballot, from_slot, &holds, output);
+        for peer in self.others() {
+            let holds = holds.clone();
+            self.withhold(
+                self.written,
+                peer,
+                Message::Prepare { ballot, from_slot, holds },
+                output,
+            );
+        }
+    }
+
+    /// Phase 1 has its quorum: adopt what was reported, fill the gaps, and open the reign with an
+    /// own no-op.
+    pub(super) fn become_leader(&mut self, now: Now, output: &mut Output) {
+        let Proposer::Preparing(preparing) =
+            std::mem::replace(&mut self.proposer, Proposer::Following)
+        else {
+            return;
+        };
+        let first = self.learner.first_unchosen;
+        let ballot = preparing.ballot;
+        let reported =
+            [preparing.last_slot(), self.acceptor.last_slot(), self.learner.last_own_slot()];
+        let end = reported.into_iter().flatten().max().map_or(first, Slot::next).max(first);
+        let mut leading = Leading::new(ballot, first, now.mono_us);
+        leading.own_slot = end;
+        self.proposer = Proposer::Leading(leading);
+        self.election.on_elected(now.mono_us);
+        let (mut adopted, mut noops) = (0, 0);
+        let mut again: Option<Value> = None;
+        for slot in first.until(end) {
+            // A slot above the first unchosen one may be known chosen already. It is proposed all
+            // the same, with that value, so that this ballot tallies it and may hint it.
+            let known =
+                self.acceptor.entry(slot).filter(|entry| entry.accepted == Accepted::Chosen);
+            let value =
+                known.map(|entry| &entry.value).or_else(|| preparing.adopted(slot)).cloned();
+            match value {
+                Some(_) => adopted += 1,
+                None => noops += 1,
+            }
+            if mutant!(GapNotFilled) && value.is_none() {
+                if let Proposer::Leading(leading) = &mut self.proposer {
+                    leading.next_slot = slot.next();
+                }
+                continue;
+            }
+            if mutant!(BatchInTwoSlots) && again.is_none() {
+                again = value.clone();
+            }
+            self.propose_value(now, value.unwrap_or(Value::Noop), output);
+        }
+        self.propose_value(now, again.unwrap_or(Value::Noop), output);
+        output.leader_clock_ms = Some(preparing.wall_ms_median());
+        let phase1_us = now.mono_us.saturating_sub(preparing.started_us);
+        output.notes.push(Note::Elected { ballot, adopted, noops, phase1_us });
+        self.note_leader(output);
+        self.send_heartbeats(now, output);
+    }
+
+    /// Phase 2a for the next slot, to everybody at once; the own acceptor's record is written in
+    /// parallel with the Accepts' way to the others.
+    pub(super) fn propose_value(&mut self, now: Now, value: Value, output: &mut Output) {
+        let own = self.settings.id;
+        let Proposer::Leading(leading) = &mut self.proposer else {
+            unreachable!("only a leader proposes");
+        };
+        let slot = leading.propose(value.clone(), now.mono_us);
+        let (ballot, hint) = (leading.ballot, leading.hint);
+        for peer in self.others() {
+            let value = value.clone();
+            self.send(peer, Message::Accept { ballot, slot, value, hint }, output);
+        }
+        self.on_accept(now, own, ballot, slot, value, hint, output);
+    }
+
+    /// This ballot is over, whether in phase 1 or 2. Nothing of it is sent any more. Own batches
+    /// wait for the log's verdict; reads are redirected.
+    pub(super) fn end_ballot(&mut self, now: Now, reason: Deposed, output: &mut Output) {
+        let Some(ballot) = self.own_ballot() else { return };
+        let led = self.leading().is_some();
+        self.proposer = Proposer::Following;
+        // Messages of this ballot that still wait for a sync would be spoken by a leader that is
+        // none any more.
+        self.withheld.retain(|withheld| {
+            !matches!(&withheld.message, Message::Prepare { ballot: held, .. } if *held == ballot)
+        });
+        output.reads_refused.extend(self.reads.take_all());
+        if mutant!(LostBeforeSettled) {
+            output.lost.extend(self.learner.own_batches());
+        }
+        self.election.on_deposed(reason, now.mono_us);
+        output.notes.push(Note::Deposed { ballot, led, reason });
+        self.note_leader(output);
+        if led {
+            self.send_heartbeats(now, output);
+        }
+    }
+
+    pub(super) fn start_read_round(&mut self, now: Now, output: &mut Output) {
+        let Proposer::Leading(leading) = &self.proposer else { return };
+        let ballot = leading.ballot;
+        let Some(round) = self.reads.start(self.settings.id, leading.next_slot, now.mono_us) else {
+            return;
+        };
+        for peer in self.others() {
+            self.send(peer, Message::Confirm { ballot, round }, output);
+        }
+    }
+}

@@ -1,0 +1,135 @@
+//! What a replica tells of itself: for pages, metrics and tests. Nothing here changes it.
+
+use super::{PeerView, Replica};
+use crate::ballot::{Ballot, NodeId, Slot};
+use crate::configuration::Configuration;
+use crate::proposer::Proposer;
+use crate::settings::{ElectionStrategy, Now};
+
+impl Replica {
+    pub fn id(&self) -> NodeId {
+        self.settings.id
+    }
+
+    pub fn promised(&self) -> Ballot {
+        self.acceptor.promised()
+    }
+
+    /// The ballot that this node leads, once phase 1 has ended.
+    pub fn leading(&self) -> Option<Ballot> {
+        match &self.proposer {
+            Proposer::Leading(leading) => Some(leading.ballot),
+            Proposer::Preparing(_) | Proposer::Following => None,
+        }
+    }
+
+    /// Leading, and all that former leaders may have got chosen is chosen and handed out, with the
+    /// own no-op behind it: from here on the store is as new as the log.
+    pub fn reign_is_open(&self) -> bool {
+        match &self.proposer {
+            Proposer::Leading(leading) => self.learner.first_unchosen > leading.own_slot,
+            Proposer::Preparing(_) | Proposer::Following => false,
+        }
+    }
+
+    /// The ballot whose phase 1 this node runs now.
+    pub fn preparing(&self) -> Option<Ballot> {
+        match &self.proposer {
+            Proposer::Preparing(preparing) => Some(preparing.ballot),
+            Proposer::Leading(_) | Proposer::Following => None,
+        }
+    }
+
+    /// The leader that this node knows: itself, or whom it follows.
+    pub fn leader(&self) -> Option<NodeId> {
+        match self.leading() {
+            Some(_) => Some(self.settings.id),
+            None => self.election.followed().map(|(node, _)| node),
+        }
+    }
+
+    /// The ballot of that leader.
+    pub fn leader_ballot(&self) -> Option<Ballot> {
+        self.leading().or_else(|| self.election.followed().map(|(_, ballot)| ballot))
+    }
+
+    /// The leader that this node has heard within its patience, itself included: for readiness.
+    pub fn happy_with(&self, now: Now) -> Option<NodeId> {
+        match self.leading() {
+            Some(_) => self
+                .election
+                .leader_reaches_quorum(now.mono_us, &self.configuration)
+                .then_some(self.settings.id),
+            None => self.election.happy_with(now.mono_us),
+        }
+    }
+
+    /// How long ago the leader was last heard; 0 on the leader itself.
+    pub fn leader_silence_us(&self, now: Now) -> u64 {
+        match self.leading() {
+            Some(_) => 0,
+            None => self.election.leader_silence_us(now.mono_us),
+        }
+    }
+
+    /// Slots not known chosen that lie below one that is.
+    pub fn hole_count(&self) -> u64 {
+        self.acceptor.hole_count(self.learner.first_unchosen)
+    }
+
+    /// Every slot below is known chosen here.
+    pub fn first_unchosen(&self) -> Slot {
+        self.learner.first_unchosen
+    }
+
+    pub fn first_kept(&self) -> Slot {
+        self.acceptor.first_kept()
+    }
+
+    /// The highest slot that this node holds an entry of, chosen or not.
+    pub fn last_slot(&self) -> Option<Slot> {
+        self.acceptor.last_slot()
+    }
+
+    pub fn configuration(&self) -> &Configuration {
+        &self.configuration
+    }
+
+    /// Leading, with room in the window for a batch of so many bytes.
+    pub fn has_room_for(&self, bytes: usize) -> bool {
+        match &self.proposer {
+            Proposer::Leading(leading) => leading.has_room_for(bytes, self.settings.limits),
+            Proposer::Preparing(_) | Proposer::Following => false,
+        }
+    }
+
+    /// Slots in flight, when leading.
+    pub fn pending_count(&self) -> u64 {
+        match &self.proposer {
+            Proposer::Leading(leading) => leading.next_slot.0 - leading.hint.0,
+            Proposer::Preparing(_) | Proposer::Following => 0,
+        }
+    }
+
+    pub fn peer_views(&self, now: Now) -> Vec<PeerView> {
+        let connected: Vec<NodeId> =
+            self.election.connected(now.mono_us).map(|(node, _)| node).collect();
+        self.others()
+            .into_iter()
+            .map(|node| {
+                let peer = self.election.peers.get(&node);
+                PeerView {
+                    node,
+                    connected: connected.contains(&node),
+                    round_trip_us: peer.and_then(|peer| peer.round_trip_us),
+                    first_unchosen: peer.map_or(Slot::ZERO, |peer| peer.first_unchosen),
+                    can_accept: peer.is_some_and(|peer| peer.heartbeat.can_accept),
+                }
+            })
+            .collect()
+    }
+
+    pub fn election_strategy(&self) -> ElectionStrategy {
+        self.settings.election
+    }
+}
