@@ -13,7 +13,7 @@
 //!   of three: holds, violated, unknown. Too few successful operations or a search that ran out of
 //!   its bound is *unknown*, never a pass.
 //!
-//! Beside them, [`bench`] measures how fast a server is, ours or another, and proves nothing.
+//! Beside them, [`mod@bench`] measures how fast a server is, ours or another, and proves nothing.
 //!
 //! [`Outcome::Unknown`]: history::Outcome::Unknown
 

@@ -56,7 +56,7 @@ async fn prove(redis: &Redis, pipeline: usize, meddle: &[&[&[u8]]]) -> Proof {
     let load = Load::start(spec);
     let mut side = Client::new(redis.target.clone(), 0);
     // A write is meddled with before the last round over the keys, so that it cannot be healed.
-    while load.stats().total().writes_ok < 2_000 {
+    while load.stats().total().writes_ok < 3_000 {
         tokio::time::sleep(Duration::from_millis(5)).await;
     }
     let mut finished = load.stop().await;
