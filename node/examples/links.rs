@@ -126,7 +126,11 @@ async fn answer(links: Links, mut events: LinkEvents) {
                     let PeerFrame::Paxos(Message::Accept { ballot, slot, .. }) = frame else {
                         continue;
                     };
-                    links.send(from, &Message::Accepted { ballot, slot, first_unchosen: slot });
+                    let accepted = Message::Accepted { ballot, slot, first_unchosen: slot };
+                    // The way back may come up a moment later than the way here.
+                    while links.send(from, &accepted) == Sent::Unconnected {
+                        tokio::time::sleep(Duration::from_millis(1)).await;
+                    }
                 }
                 links.flush();
             }
