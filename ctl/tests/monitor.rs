@@ -18,8 +18,7 @@ use support::{Said, Site, eventually};
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn every_panel_has_data_when_prometheus_has_watched_a_leader_die() {
     if Command::new("prometheus").arg("--version").output().is_err() {
-        eprintln!("skipped: prometheus is not installed (Debian: prometheus)");
-        return;
+        return skipped("prometheus is not installed (Debian: prometheus)");
     }
     let Some(site) = Site::new("mon", 3) else { return };
     let watched = Watched::start(&site);
@@ -174,6 +173,11 @@ fn exchange(address: &str, path: &str) -> (u16, String) {
     (code, body.to_owned())
 }
 
+#[expect(clippy::print_stderr, reason = "a skipped test says why")]
+fn skipped(why: &str) {
+    eprintln!("skipped: {why}");
+}
+
 fn free_port() -> u16 {
     TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port()
 }
@@ -185,4 +189,22 @@ fn encoded(text: &str) -> String {
             _ => format!("%{byte:02X}"),
         })
         .collect()
+}
+
+/// Debian's package of Prometheus starts one of its own on the usual port.
+#[test]
+fn a_taken_port_is_named_with_its_holder_before_anything_starts() {
+    if Command::new("prometheus").arg("--version").output().is_err() {
+        return skipped("prometheus is not installed (Debian: prometheus)");
+    }
+    let holder = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = holder.local_addr().unwrap().port();
+    let dir = tempfile::tempdir().unwrap();
+    let inventory = concat!(env!("CARGO_MANIFEST_DIR"), "/../hosts/inventories/default.toml");
+    let mut command = Command::new(env!("CARGO_BIN_EXE_paxosctl"));
+    command.args(["-i", inventory, "monitor", "up", "--prometheus-port", &port.to_string()]);
+    let said = Said::of(command.current_dir(dir.path()).output().unwrap()).expect(2);
+    let expect = format!("error[USAGE]: cannot start prometheus: 127.0.0.1:{port} is held by ");
+    said.says(&expect).says(&format!("(pid {})", std::process::id())).says("--prometheus-port");
+    assert!(!dir.path().join(".monitor/prometheus.pid").exists(), "nothing was started");
 }

@@ -63,6 +63,7 @@ pub struct CommandLine {
     /// Names under which the program may be found; the first that exists.
     pub programs: Vec<String>,
     pub args: Vec<String>,
+    pub listen: SocketAddr,
     /// Answers 200 once the process serves.
     pub ready_url: String,
     /// Where people look.
@@ -188,6 +189,7 @@ pub fn prometheus_command(dir: &Path, settings: &Settings) -> CommandLine {
             format!("--storage.tsdb.retention.time={}", settings.retention),
             format!("--web.listen-address={}", settings.prometheus),
         ],
+        listen: settings.prometheus,
         ready_url: format!("{url}/-/ready"),
         url,
         get_it: "Debian: apt install prometheus",
@@ -206,6 +208,7 @@ pub fn grafana_command(dir: &Path, settings: &Settings) -> CommandLine {
             "--homepath=/usr/share/grafana".to_owned(),
             format!("--config={}", dir.join("grafana/grafana.ini").display()),
         ],
+        listen: settings.grafana,
         ready_url: format!("{url}/api/health"),
         url: format!("{url}/d/paxos-cluster"),
         get_it: "packages at grafana.com; Debian has none",

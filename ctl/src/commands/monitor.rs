@@ -14,6 +14,7 @@ use monitoring::scrape::{Deadlines, scrape_all};
 use crate::cli::Context;
 use crate::desk;
 use crate::error::{Error, Word};
+use crate::local::ports;
 use crate::ui;
 
 #[path = "monitor/process.rs"]
@@ -34,10 +35,12 @@ pub struct Args {
     #[arg(long, global = true, value_name = "DIR", default_value = ".monitor")]
     dir: PathBuf,
     /// Port of Prometheus, on loopback.
-    #[arg(long, global = true, value_name = "PORT", default_value_t = 9090)]
+    #[arg(long, global = true, value_name = "PORT", env = "PAXOS_PROMETHEUS_PORT")]
+    #[arg(default_value_t = 9090)]
     prometheus_port: u16,
     /// Port of Grafana, on loopback.
-    #[arg(long, global = true, value_name = "PORT", default_value_t = 3000)]
+    #[arg(long, global = true, value_name = "PORT", env = "PAXOS_GRAFANA_PORT")]
+    #[arg(default_value_t = 3000)]
     grafana_port: u16,
 }
 
@@ -63,16 +66,18 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, Error> {
         What::Up => {
             let (settings, inventory) = render(&args, &dir, context)?;
             let prometheus = monitor::prometheus_command(&dir, &settings);
-            bring_up("prometheus", &dir, &prometheus, context).await?;
+            let Some(program) = process::find_program(&prometheus.programs) else {
+                return Err(Error::usage("prometheus is not installed").hint(prometheus.get_it));
+            };
+            bring_up("prometheus", &dir, &program, &prometheus, context).await?;
             let grafana = monitor::grafana_command(&dir, &settings);
-            match bring_up("grafana", &dir, &grafana, context).await {
-                Ok(()) => {}
-                Err(error) if error.word == Word::Usage => context.ui.warn(format!(
+            match process::find_program(&grafana.programs) {
+                Some(program) => bring_up("grafana", &dir, &program, &grafana, context).await?,
+                None => context.ui.warn(format!(
                     "Grafana is not installed ({}); its dashboards are in {}",
                     grafana.get_it,
                     dir.join("grafana/dashboards").display()
                 )),
-                Err(error) => return Err(error),
             }
             warn_of_unread(&inventory, context).await;
             context.ui.hint(format!(
@@ -145,11 +150,12 @@ async fn warn_of_unread(inventory: &Inventory, context: &Context) {
     }
 }
 
-/// Starts one of the two unless it runs, and waits until it serves. A program that is not there is
-/// an error of usage; one that starts and ends again shows its last words.
+/// Starts one of the two unless it runs, and waits until it serves. A port that somebody else has
+/// is found first, with its holder; a program that ends at once shows its last words.
 async fn bring_up(
     name: &str,
     dir: &Path,
+    program: &Path,
     command: &CommandLine,
     context: &Context,
 ) -> Result<(), Error> {
@@ -158,10 +164,16 @@ async fn bring_up(
         context.ui.say(format!("{name} runs already: {}", command.url));
         return Ok(());
     }
-    let Some(program) = process::find_program(&command.programs) else {
-        return Err(Error::usage(format!("{name} is not installed")).hint(command.get_it));
-    };
-    let mut started = Started::start(dir, name, &program, &command.args)
+    if let [taken] = &ports::taken(&[command.listen])[..] {
+        // Debian's package of Prometheus starts one of its own on the usual port.
+        return Err(Error::usage(format!("cannot {doing}: {taken}")).hint(format!(
+            "stop the holder, or choose another port: --{name}-port {0}, or \
+             PAXOS_{1}_PORT={0} make monitor_up",
+            command.listen.port().wrapping_add(10_000),
+            name.to_uppercase()
+        )));
+    }
+    let mut started = Started::start(dir, name, program, &command.args)
         .map_err(|error| Error::new(Word::Internal, doing.as_str()).because(error))?;
     let line = context.ui.progress_line(name);
     line.step("starting");
