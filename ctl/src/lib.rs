@@ -18,6 +18,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 use cli::{Cli, Context};
+use commands::Verb;
 use error::{Error, Word};
 
 /// The whole program; `main.rs` only calls it, so that tests can reach the parts.
@@ -53,7 +54,9 @@ async fn run(cli: Cli, ui: ui::Ui) -> Result<ExitCode, Error> {
     let steps = cli.verb.finishes_its_step();
     let context = Context::new(cli.global, ui);
     let interrupt = context.interrupt.clone();
-    ui::watch_ctrl_c(interrupt.clone(), context.ui.clone(), steps);
+    // Whoever only looks has no step worth waiting for.
+    let says_so = matches!(cli.verb, Verb::Up(_) | Verb::Down(_) | Verb::Lab(_));
+    ui::watch_ctrl_c(interrupt.clone(), context.ui.clone(), says_so);
     let verb = cli.verb.run(&context);
     tokio::pin!(verb);
     let stopped = async {

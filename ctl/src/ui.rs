@@ -287,7 +287,7 @@ impl Interrupt {
 
 /// The first Ctrl-C is a request, which verbs that change something answer between two steps; the
 /// second ends the program where it stands. SIGTERM and SIGHUP count as the first.
-pub fn watch_ctrl_c(interrupt: Interrupt, ui: Ui, finishes_its_step: bool) {
+pub fn watch_ctrl_c(interrupt: Interrupt, ui: Ui, says_so: bool) {
     tokio::spawn(async move {
         let mut seen = 0;
         loop {
@@ -296,7 +296,7 @@ pub fn watch_ctrl_c(interrupt: Interrupt, ui: Ui, finishes_its_step: bool) {
             if seen > 1 {
                 std::process::exit(Word::Interrupted as i32);
             }
-            if finishes_its_step {
+            if says_so {
                 ui.say("stopping after the current step; Ctrl-C again to leave at once");
             }
             interrupt.request();
