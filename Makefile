@@ -93,6 +93,7 @@ check: ## format, lints, docs
 	cargo clippy --locked --workspace --all-targets -- -D warnings
 	RUSTDOCFLAGS='-D warnings' cargo doc --locked --workspace --no-deps --quiet
 
+# Output is shown for tests that pass too: figures, and what was skipped and why.
 test: compile check ## everything: check, then all tests
-	cargo test --locked --workspace --quiet
+	cargo test --locked --workspace --quiet -- --show-output
 	cargo test --locked --quiet -p paxos --features mutants --test mutants
