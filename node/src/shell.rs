@@ -147,7 +147,7 @@ impl Core {
         core
     }
 
-    /// Is this member's link up, as far as the election can tell?
+    /// Does the configuration that rules count this node as a voter?
     pub fn is_voter(&self) -> bool {
         self.node.configuration().members.get(&self.identity.id).map(|member| member.role)
             == Some(Role::Voter)

@@ -98,7 +98,7 @@ pub struct Replica {
     /// When `first_unchosen` last moved, for catching up from whoever is ahead.
     advanced_us: u64,
     asked_us: u64,
-    /// A peer whose `Behind` ended a candidacy.
+    /// The leader that the shell was told of last, so that it hears of changes only.
     noted_leader: Option<NodeId>,
 }
 
