@@ -5,6 +5,12 @@ CONFIG   ?= default
 HOSTS    ?= hosts/inventories/default.toml
 SEEDS    ?= 2000
 LAB_HOSTS ?= 3
+# Names and places, for two of a kind on one machine.
+LAB         ?= lab
+LAB_DIR     ?= .lab
+PROJECT     ?= paxos
+PROJECT_DIR ?= .run/compose
+MONITOR_DIR ?= .monitor
 
 ARCH   := $(shell uname -m)
 TARGET := $(ARCH)-unknown-linux-gnu
@@ -17,7 +23,7 @@ CTL    := $(BIN)/paxosctl
 help: ## this list
 	@sed -n 's/^\([a-z_]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null \
 	  || sed -n 's/^\([a-z_]*\):.*## \(.*\)/  \1  \2/p' $(MAKEFILE_LIST)
-	@echo 'variables: SERVERS=$(SERVERS) CLIENTS=$(CLIENTS) CONFIG=$(CONFIG) HOSTS=$(HOSTS) DURATION='
+	@echo 'variables: SERVERS=$(SERVERS) CLIENTS=$(CLIENTS) CONFIG=$(CONFIG) HOSTS=$(HOSTS) DURATION= BASE_PORT= KEEP='
 
 # One static file each: nodes are copied to hosts and into an empty image as they are. The target is
 # named so that the flag does not reach procedural macros, which cannot be static.
@@ -38,22 +44,22 @@ run: compile ## a live cluster of SERVERS nodes with CLIENTS clients on this mac
 	  $(if $(DURATION),--duration '$(DURATION)') $(if $(KEEP),--keep) $(if $(BASE_PORT),--base-port '$(BASE_PORT)')
 
 gen: compile ## write the Docker Compose project of SERVERS nodes and CLIENTS clients to .run/compose
-	@$(CTL) gen compose --servers '$(SERVERS)' --clients '$(CLIENTS)' --config '$(CONFIG)' --out .run/compose \
-	  $(if $(BASE_PORT),--base-port '$(BASE_PORT)')
+	@$(CTL) gen compose --servers '$(SERVERS)' --clients '$(CLIENTS)' --config '$(CONFIG)' --out '$(PROJECT_DIR)' \
+	  $(if $(BASE_PORT),--base-port '$(BASE_PORT)') $(if $(NETWORK),--network '$(NETWORK)')
 
 # Compose v2 is a docker plugin, Debian's 1.29 a program of its own.
 COMPOSE = $$(docker compose version >/dev/null 2>&1 && echo 'docker compose' || echo docker-compose) \
-          -p paxos --project-directory .run/compose -f .run/compose/docker-compose.yml
-NO_PROJECT = { [ ! -e .run/compose/docker-compose.yml ] && echo 'no containers here: make up'; }
+          -p '$(PROJECT)' --project-directory '$(PROJECT_DIR)' -f '$(PROJECT_DIR)/docker-compose.yml'
+NO_PROJECT = { [ ! -e '$(PROJECT_DIR)/docker-compose.yml' ] && echo 'no containers here: make up'; }
 
 up: gen ## the same in a Docker network, one container a node and a client
 	@$(COMPOSE) up -d --build
 
 down: ## stop and remove the containers of `make up`
-	@$(NO_PROJECT) || { $(COMPOSE) down --timeout 20 --rmi all --remove-orphans && rm -rf .run/compose; }
+	@$(NO_PROJECT) || { $(COMPOSE) down --timeout 20 --rmi all --remove-orphans && rm -rf '$(PROJECT_DIR)'; }
 
 kill: ## the same at once, with SIGKILL
-	@$(NO_PROJECT) || { $(COMPOSE) kill; $(COMPOSE) down --timeout 0 --rmi all --remove-orphans && rm -rf .run/compose; }
+	@$(NO_PROJECT) || { $(COMPOSE) kill; $(COMPOSE) down --timeout 0 --rmi all --remove-orphans && rm -rf '$(PROJECT_DIR)'; }
 
 show: ## list the containers of `make up`
 	@$(NO_PROJECT) || $(COMPOSE) ps
@@ -68,19 +74,23 @@ ssh_show: compile ## what runs where in HOSTS, and how healthy it is
 	@$(CTL) -i '$(HOSTS)' show && $(CTL) -i '$(HOSTS)' status
 
 lab_up: compile ## LAB_HOSTS throw-away test hosts with their own sshd on this machine (root)
-	@$(CTL) lab up --hosts '$(LAB_HOSTS)'
+	@$(CTL) lab up --hosts '$(LAB_HOSTS)' --name '$(LAB)' --dir '$(LAB_DIR)'
 
 lab_down: compile ## remove them without a trace
-	@$(CTL) lab down
+	@$(CTL) lab down --name '$(LAB)' --dir '$(LAB_DIR)'
+
+MONITOR = --dir '$(MONITOR_DIR)' $(if $(PROMETHEUS_PORT),--prometheus-port '$(PROMETHEUS_PORT)') \
+          $(if $(GRAFANA_PORT),--grafana-port '$(GRAFANA_PORT)')
 
 monitor_up: compile ## Prometheus (and Grafana where installed) for HOSTS on this machine
-	@$(CTL) -i '$(HOSTS)' monitor up
+	@$(CTL) -i '$(HOSTS)' monitor up $(MONITOR)
 
 monitor_down: compile ## stop them
-	@$(CTL) -i '$(HOSTS)' monitor down
+	@$(CTL) -i '$(HOSTS)' monitor down $(MONITOR)
 
 bench: compile ## writes and reads per second against etcd in the same run
-	@$(CTL) bench
+	@$(CTL) bench $(if $(DURATION),--duration '$(DURATION)') $(if $(ONLY),--only '$(ONLY)') \
+	  $(if $(BASE_PORT),--base-port '$(BASE_PORT)' --dir '.run/bench-$(BASE_PORT)')
 
 sim: ## SEEDS simulated runs of the protocol on all cores
 	SEEDS=$(SEEDS) cargo test --locked -p paxos --test simulator -- --nocapture

@@ -1,15 +1,17 @@
-//! The Compose project as `make up` uses it, with a real engine: containers run, the leader's is
-//! killed, another node leads, and the clients go on. It needs Docker and the static programs of
-//! `make compile`; without them it says so.
+//! `make up`, `show`, `down` and `kill` with a real engine: containers run, the leader's is killed,
+//! another node leads, and the clients go on. It needs Docker with Compose; without it says so.
+
+mod made;
 
 use std::collections::BTreeMap;
 use std::io::{Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::path::{Path, PathBuf};
+use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-const SERVERS: u32 = 3;
+use made::{Made, free_base_port, make, readme};
+
+const SERVERS: u32 = 5;
 const WITHIN: Duration = Duration::from_secs(60);
 
 /// A project that is taken down at the end, also of a failed test.
@@ -17,22 +19,31 @@ struct Project {
     folder: tempfile::TempDir,
     name: String,
     network: String,
-    compose: &'static [&'static str],
+    port: u16,
 }
 
 impl Project {
-    fn compose(&self, args: &[&str]) -> Output {
-        let folder = self.folder.path();
-        Command::new(self.compose[0])
-            .args(&self.compose[1..])
-            .args(["-p", &self.name, "--project-directory"])
-            .arg(folder)
-            .arg("-f")
-            .arg(folder.join("docker-compose.yml"))
-            .args(args)
-            .stdin(Stdio::null())
-            .output()
-            .unwrap()
+    /// Variables that keep this project apart from any other on this machine.
+    fn variables(&self) -> Vec<String> {
+        vec![
+            format!("PROJECT={}", self.name),
+            format!("PROJECT_DIR={}", self.folder.path().join("project").display()),
+            format!("NETWORK={}", self.network),
+            format!("BASE_PORT={}", self.port),
+        ]
+    }
+
+    /// A command of README's, for this project.
+    fn readme(&self, command: &str) -> Made {
+        let variables = self.variables();
+        readme(command, &variables.iter().map(String::as_str).collect::<Vec<&str>>())
+    }
+
+    /// Ids of the containers and networks that bear the project's label.
+    fn left(&self) -> String {
+        let label = format!("label=com.docker.compose.project={}", self.name);
+        said(&docker(&["ps", "-aq", "--filter", &label]))
+            + &said(&docker(&["network", "ls", "-q", "--filter", &label]))
     }
 
     /// The container of a service, by its label: the two Composes name them differently.
@@ -64,8 +75,7 @@ impl Project {
             if let Some((leader, _)) = votes.iter().find(|(_, votes)| **votes >= count) {
                 return *leader;
             }
-            let traces = said(&self.compose(&["logs", "--tail=5"]));
-            assert!(Instant::now() < deadline, "no leader: {leaders:?}\n{traces}");
+            assert!(Instant::now() < deadline, "no leader: {leaders:?}");
             std::thread::sleep(Duration::from_millis(100));
         }
     }
@@ -92,8 +102,9 @@ impl Project {
 
 impl Drop for Project {
     fn drop(&mut self) {
-        self.compose(&["kill"]);
-        self.compose(&["down", "--timeout", "0", "--rmi", "all"]);
+        let variables = self.variables();
+        let words = ["kill"].into_iter().chain(variables.iter().map(String::as_str));
+        make(&words.collect::<Vec<&str>>());
     }
 }
 
@@ -117,76 +128,44 @@ fn page(address: &str) -> Option<serde_json::Value> {
     serde_json::from_str(answer.split_once("\r\n\r\n")?.1).ok()
 }
 
-/// Both programs as `make compile` leaves them, and how Compose is called here.
-fn equipment() -> Result<(PathBuf, &'static [&'static str]), String> {
+/// Why there can be no containers here.
+fn missing() -> Option<&'static str> {
     let answers = |program: &str, args: &[&str]| {
         Command::new(program).args(args).output().is_ok_and(|output| output.status.success())
     };
     if !answers("docker", &["info"]) {
-        return Err("no Docker engine answers".to_owned());
+        return Some("no Docker engine answers (Debian: apt-get install docker.io)");
     }
-    let compose: &[&str] = if answers("docker", &["compose", "version"]) {
-        &["docker", "compose"]
-    } else if answers("docker-compose", &["version"]) {
-        &["docker-compose"]
-    } else {
-        return Err("neither docker compose nor docker-compose is installed".to_owned());
-    };
-    let checkout = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
-    let built = checkout.join("target/release");
-    for program in ["paxosctl", "paxos-node"] {
-        if !built.join(program).is_file() {
-            return Err(format!("{} is not built: make compile", built.join(program).display()));
-        }
+    let compose = answers("docker", &["compose", "version"]);
+    if !compose && !answers("docker-compose", &["version"]) {
+        return Some("neither docker compose nor docker-compose is installed");
     }
-    Ok((built, compose))
-}
-
-/// Client ports of SERVERS nodes, 10 apart, free now.
-fn free_base_port() -> u16 {
-    let is_free = |port: u16| TcpListener::bind(("127.0.0.1", port)).is_ok();
-    let first = 20_000 + (std::process::id() % 100) as u16 * 100;
-    (0..100)
-        .map(|step| first + step * 30)
-        .find(|base| (0..30).all(|offset| is_free(base + offset)))
-        .expect("some thirty ports in a row are free")
+    None
 }
 
 #[test]
 fn containers_elect_another_leader_when_the_leaders_is_killed() {
-    let (built, compose) = match equipment() {
-        Ok(equipment) => equipment,
-        Err(missing) => {
-            eprintln!("skipped: {missing}");
-            return;
-        }
-    };
+    if let Some(missing) = missing() {
+        eprintln!("skipped: {missing}");
+        return;
+    }
     let id = std::process::id();
     let project = Project {
         folder: tempfile::tempdir().unwrap(),
         name: format!("paxostest{id}"),
         network: format!("10.230.{}", 100 + id % 100),
-        compose,
+        port: free_base_port(),
     };
-    let port = free_base_port().to_string();
-    let generate = || {
-        let output = Command::new(built.join("paxosctl"))
-            .args(["gen", "compose", "--clients", "2", "--network", &project.network])
-            .args(["--servers", &SERVERS.to_string(), "--base-port", &port, "--out"])
-            .arg(project.folder.path())
-            .output()
-            .unwrap();
-        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-        std::fs::read_to_string(project.folder.path().join("n1/members.toml")).unwrap()
-    };
-    let members = generate();
-    assert_eq!(generate(), members, "identities are made once");
+    let members =
+        || std::fs::read_to_string(project.folder.path().join("project/n1/members.toml")).unwrap();
+    project.readme("make up SERVERS=5 CLIENTS=2").expect(0);
+    let first = members();
+    project.readme("make up SERVERS=5 CLIENTS=2").expect(0);
+    assert_eq!(members(), first, "identities are made once");
 
-    let up = project.compose(&["up", "-d", "--build"]);
-    assert!(up.status.success(), "{}", String::from_utf8_lossy(&up.stderr));
     let leader = project.wait_for_leader(SERVERS as usize, None);
-    let listed = said(&project.compose(&["ps"]));
-    for service in ["n1", "n2", "n3", "client1", "client2"] {
+    let listed = project.readme("make show").expect(0).stdout;
+    for service in ["n1", "n2", "n3", "n4", "n5", "client1", "client2"] {
         assert!(listed.contains(service), "{listed}");
     }
     project.wait_for_writes("client1", 0);
@@ -197,9 +176,13 @@ fn containers_elect_another_leader_when_the_leaders_is_killed() {
     let writes = project.writes("client2");
     project.wait_for_writes("client2", writes);
 
-    let down = project.compose(&["down", "--timeout", "20", "--rmi", "all"]);
-    assert!(down.status.success(), "{}", String::from_utf8_lossy(&down.stderr));
-    let label = format!("label=com.docker.compose.project={}", project.name);
-    assert_eq!(said(&docker(&["ps", "-aq", "--filter", &label])), "", "no container is left");
-    assert_eq!(said(&docker(&["network", "ls", "-q", "--filter", &label])), "");
+    project.readme("make down").expect(0);
+    assert_eq!(project.left(), "", "a container or network is left");
+    project.readme("make show").expect(0).says("no containers here: make up");
+
+    project.readme("make up SERVERS=5 CLIENTS=2").expect(0);
+    assert_ne!(members(), first, "a project that was taken down starts anew");
+    project.wait_for_leader(SERVERS as usize, None);
+    project.readme("make kill").expect(0);
+    assert_eq!(project.left(), "", "a container or network is left");
 }

@@ -1,6 +1,8 @@
-//! README.md tells no lies: every `paxosctl` command in it is one that the program takes, every
-//! `make` target exists, and its five minutes are those of `five_minutes.rs`, which runs them.
+//! README.md tells no lies: every `make` command in it is run by `make.rs` or `compose.rs`, every
+//! `paxosctl` command is one that the program takes, and its five minutes are those of
+//! `five_minutes.rs`, which runs them.
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -44,28 +46,34 @@ fn every_paxosctl_command_is_taken_by_the_program() {
     assert!(seen >= 7, "only {seen} commands of paxosctl were tried");
 }
 
-#[test]
-fn every_make_target_exists() {
+/// Commands that no test can run by their words, and what holds them instead.
+const HELD_OTHERWISE: [(&str, &str); 1] = [("make test", "it is what runs this test")];
+
+/// Every `make` command of the page: in `sh` blocks, behind a prompt, and in the table.
+fn make_commands() -> BTreeSet<String> {
     let readme = std::fs::read_to_string(root().join("README.md")).expect("read README.md");
-    let makefile = std::fs::read_to_string(root().join("Makefile")).expect("read the Makefile");
-    let mut seen = std::collections::BTreeSet::new();
-    for after in readme.split("make ").skip(1) {
-        let target: String =
-            after.chars().take_while(|c| c.is_ascii_lowercase() || *c == '_').collect();
-        let is_command = readme.contains(&format!("`make {target}"))
-            || readme
-                .lines()
-                .any(|line| line.trim_start_matches("$ ").starts_with(&format!("make {target}")));
-        if target.is_empty() || !is_command {
-            continue;
-        }
-        assert!(
-            makefile.lines().any(|line| line.starts_with(&format!("{target}:"))),
-            "README names `make {target}`, which the Makefile does not have"
-        );
-        seen.insert(target);
+    let lines = readme.lines().map(|line| line.trim_start_matches("$ "));
+    let lines = lines.filter(|line| line.starts_with("make ")).map(str::to_owned);
+    let spans = readme.split('`').skip(1).step_by(2);
+    let spans = spans.filter(|span| span.starts_with("make ")).map(str::to_owned);
+    let commands: BTreeSet<String> = lines.chain(spans).collect();
+    assert!(commands.len() >= 15, "only {commands:?} were found");
+    commands
+}
+
+/// Each stands, word for word, in a call of `readme(…)`, which runs it.
+#[test]
+fn every_make_command_is_run_by_a_test() {
+    let tests = ["make.rs", "compose.rs"].map(|file| {
+        std::fs::read_to_string(root().join("ctl/tests").join(file)).expect("read a test")
+    });
+    let tests = tests.concat();
+    for command in make_commands() {
+        let by_name = tests.contains(&format!("readme(\"{command}\""));
+        let by_variable = tests.contains(&format!(" = \"{command}\";"));
+        let otherwise = HELD_OTHERWISE.iter().any(|(held, _)| *held == command);
+        assert!(by_name || by_variable || otherwise, "no test runs `{command}`");
     }
-    assert!(seen.len() >= 12, "only {seen:?} were found");
 }
 
 /// The five minutes on the page are the ones that a test runs for real, in the same order.

@@ -1,14 +1,15 @@
 //! `paxosctl run` as a person types it.
 
 mod common;
+mod made;
 
 use std::net::TcpListener;
 use std::path::Path;
 use std::process::{Child, Stdio};
-use std::sync::atomic::{AtomicU16, Ordering};
 use std::time::{Duration, Instant};
 
 use assert_cmd::Command;
+use made::free_base_port;
 use rustix::process::{Pid, Signal, kill_process};
 
 fn paxosctl(args: &[&str]) -> Command {
@@ -51,18 +52,6 @@ fn a_taken_port_is_found_before_anything_starts() {
     assert!(said.contains(&format!("(pid {})", std::process::id())), "{said}");
     assert!(said.contains("hint: "), "{said}");
     assert!(!dir.exists(), "nothing was made");
-}
-
-/// A base port below the range that the system hands out, with room for nine nodes above it.
-fn free_base_port() -> u16 {
-    // Tests of this file run at once: no two of them look at the same ports.
-    static LOOKS: AtomicU16 = AtomicU16::new(0);
-    let start = 10_000 + (std::process::id() % 160) as u16 * 100;
-    let start = start + 2_000 * LOOKS.fetch_add(1, Ordering::SeqCst);
-    (start..32_000)
-        .step_by(100)
-        .find(|base| (0..93).all(|offset| TcpListener::bind(("127.0.0.1", base + offset)).is_ok()))
-        .expect("a hundred free ports in a row")
 }
 
 /// The arguments of a run in `dir` with the node as it stands now.

@@ -4,7 +4,7 @@ import sys
 import time
 
 from redis.cluster import ClusterNode, RedisCluster
-from redis.exceptions import RedisError
+from redis.exceptions import RedisClusterException, RedisError
 
 key, count = sys.argv[1], int(sys.argv[2])
 nodes = [ClusterNode(*node.rsplit(":", 1)) for node in sys.argv[3:]]
@@ -21,7 +21,8 @@ while acknowledged < count:
     try:
         client.incr(key)
         acknowledged += 1
-    except RedisError:
+    # The second is none of the first.
+    except (RedisError, RedisClusterException):
         time.sleep(0.05)
     time.sleep(0.005)
 print("ok")

@@ -131,8 +131,11 @@ fn head_of_inventory(lab: &Lab) -> String {
          known_hosts = \"known_hosts\"\n\n\
          # Only this machine reaches these hosts. For passwords: clients = \"auth\", then\n\
          # `paxosctl user add app`.\n\
-         [security]\npeers = \"tls\"\nclients = \"open\"\n",
-        name = lab.name
+         [security]\npeers = \"tls\"\nclients = \"open\"\n\
+         # This machine, so that a Prometheus here reads their pages.\n\
+         scrape_from = [\"10.231.{index}.1/32\"]\n",
+        name = lab.name,
+        index = lab.switch.index()
     )
 }
 
