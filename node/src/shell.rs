@@ -9,9 +9,8 @@ use std::rc::Rc;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Bytes, BytesMut};
 use config::NodeConfig;
-use paxos::{Envelope, Message, NodeId, Note, Now, Position, Record, Role};
+use paxos::{Envelope, NodeId, Note, Now, Position, Role};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};
 
@@ -28,7 +27,7 @@ use crate::published::Published;
 use crate::snapshot::Snapshots;
 use crate::syncer::{Append, Syncer};
 use crate::trace::SetFilter;
-use crate::wire::{self, PeerFrame};
+use crate::wire::PeerFrame;
 
 /// One client's socket, shared by its task and the loop.
 pub struct Connection {
@@ -92,8 +91,6 @@ pub enum Ended {
 
 const TICK: Duration = Duration::from_millis(5);
 const PUBLISH_US: u64 = 100_000;
-/// A group that waits this long for its sync makes the node grey: it could not accept now.
-const UNSYNCED_US_MAX: u64 = 500_000;
 /// Link events taken in one turn, at most.
 const EVENTS_MAX: usize = 128;
 
@@ -177,9 +174,7 @@ impl Core {
                 if let Some(peer) = self.peer_metrics.get(&from) {
                     peer.received(&message);
                 }
-                // What cannot be written down is not taken in: the sender repeats it, and nothing
-                // piles up in front of a full disk.
-                if matches!(message, Message::Accept { .. }) && self.syncer.state.is_full() {
+                if !self.syncer.state.takes_in(&message) {
                     return;
                 }
                 let envelope = Envelope { from, to: self.identity.id, message };
@@ -194,8 +189,7 @@ impl Core {
     fn on_tick(&mut self) {
         let now = clock::now();
         let state = &self.syncer.state;
-        let can_accept = !state.is_full() && state.unsynced_us(now.mono_us) < UNSYNCED_US_MAX;
-        self.node.set_can_accept(can_accept, state.is_full());
+        self.node.set_can_accept(state.can_accept(now.mono_us), state.is_full());
         self.node.tick(now);
         self.snapshots.tick(now, &mut self.node, &self.links, &self.syncer);
         if now.mono_us >= self.next_publish_us {
@@ -221,7 +215,9 @@ impl Core {
             }
         }
         self.links.flush();
-        self.append(&mut effects);
+        if let Some(append) = Append::of(&mut effects) {
+            self.syncer.append(append);
+        }
         // One claim at a time: what is remembered now is durable once its records are.
         if self.claim.0 <= self.synced {
             self.claim = (effects.position, Remembered::of(&self.node.replica));
@@ -253,25 +249,6 @@ impl Core {
         if position <= self.synced {
             self.links.note_durable(remembered);
         }
-    }
-
-    fn append(&mut self, effects: &mut Effects) {
-        if effects.records.is_empty() {
-            return;
-        }
-        let must_write = effects
-            .records
-            .iter()
-            .any(|record| matches!(record, Record::Promised(_) | Record::TrimmedBelow(_)));
-        let checkpoint = wire::encode_records(&effects.checkpoint);
-        let records = effects.records.drain(..).map(|record| {
-            let label = record.slot().map_or(0, |slot| slot.0);
-            let mut bytes = BytesMut::with_capacity(64);
-            wire::encode_record(&record, &mut bytes);
-            (label, bytes.freeze())
-        });
-        let records: Vec<(u64, Bytes)> = records.collect();
-        self.syncer.append(Append { records, checkpoint, position: effects.position, must_write });
     }
 
     /// Hands a session's replies to its socket with one write; what is left goes by its task.

@@ -6,39 +6,21 @@
 //! cannot accept. Any other failure is final, as nobody knows what the disk holds after a failed
 //! sync (PITFALLS 2): the node stops.
 
-use std::collections::VecDeque;
+mod appender;
+
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering::Relaxed};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use bytes::Bytes;
-use journal::{Error, Group, Journal};
-use paxos::Position;
+use journal::{Error, Journal};
+use paxos::{Message, Position};
 use tokio::sync::Notify;
 
 use crate::clock;
 
-/// Records of one turn.
-#[derive(Debug)]
-pub struct Append {
-    /// Label (slot) and bytes.
-    pub records: Vec<(u64, Bytes)>,
-    pub checkpoint: Bytes,
-    /// The replica's position behind the last record.
-    pub position: Position,
-    /// May use the reserve of a full disk: promises and configuration.
-    pub must_write: bool,
-}
-
-#[derive(Debug)]
-enum Order {
-    Append(Append),
-    /// Segments whose labels are all below may go.
-    Trim(u64),
-    Stop,
-}
+pub use self::appender::{Append, Appender, Order, Settled};
 
 /// What the sync thread tells; readable from any thread.
 #[derive(Debug, Default)]
@@ -70,6 +52,63 @@ impl SyncState {
         self.full.load(Relaxed)
     }
 
+    /// Could this node accept now? A full disk, or a group that has waited too long for its sync,
+    /// makes it grey.
+    pub fn can_accept(&self, now_us: u64) -> bool {
+        !self.is_full() && self.unsynced_us(now_us) < UNSYNCED_US_MAX
+    }
+
+    /// What cannot be written down is not taken in: the sender repeats it, and nothing piles up in
+    /// front of a full disk.
+    pub fn takes_in(&self, message: &Message) -> bool {
+        !(matches!(message, Message::Accept { .. }) && self.is_full())
+    }
+
+    /// A group was handed over, or its writing begins.
+    pub fn begin(&self, now_us: u64) {
+        let _ = self.unsynced_since_us.compare_exchange(0, now_us, Relaxed, Relaxed);
+    }
+
+    /// A sync found no space: it is tried again.
+    pub fn sync_found_no_space(&self) {
+        self.full.store(true, Relaxed);
+    }
+
+    /// What came of one round of writing. `waiting`: more was taken meanwhile, or waits for space.
+    pub fn settle(&self, settled: &Settled, waiting: bool, now_us: u64) {
+        self.full.store(settled.full, Relaxed);
+        let since_us = if waiting { now_us } else { 0 };
+        if settled.waits_for_space {
+            // Keeps the age of what waits, so that the node turns grey.
+            self.begin(since_us);
+        } else {
+            self.unsynced_since_us.store(since_us, Relaxed);
+        }
+        if let Some(position) = settled.synced {
+            self.synced.store(position.0, Relaxed);
+        }
+    }
+
+    /// Idle work has looked at the disk. True if that changed anything.
+    pub fn set_full(&self, full: bool) -> bool {
+        self.full.swap(full, Relaxed) != full
+    }
+
+    /// The journal failed, and what the disk holds is not known: the node stops.
+    pub fn fail(&self, text: String) {
+        *self.failure.lock().expect("no holder of this lock panics") = Some(text);
+    }
+
+    /// Shows the journal's figures.
+    pub fn publish(&self, appender: &Appender) {
+        let stats = appender.stats();
+        self.journal_bytes.store(stats.bytes, Relaxed);
+        self.written_bytes.store(stats.written_bytes, Relaxed);
+        if let Ok(free_bytes) = appender.free_bytes() {
+            self.free_bytes.store(free_bytes, Relaxed);
+        }
+    }
+
     pub fn failure(&self) -> Option<String> {
         self.failure.lock().expect("no holder of this lock panics").clone()
     }
@@ -91,9 +130,8 @@ impl Syncer {
         let (orders, received) = channel();
         let state = Arc::new(SyncState::default());
         let worker = Worker {
-            journal,
+            appender: Appender::new(journal),
             received,
-            waiting: VecDeque::new(),
             state: Arc::clone(&state),
             wake,
             observe: Box::new(observe),
@@ -103,8 +141,7 @@ impl Syncer {
     }
 
     pub fn append(&self, append: Append) {
-        let now_us = clock::now().mono_us;
-        let _ = self.state.unsynced_since_us.compare_exchange(0, now_us, Relaxed, Relaxed);
+        self.state.begin(clock::now().mono_us);
         self.order(Order::Append(append));
     }
 
@@ -129,10 +166,8 @@ impl Syncer {
 }
 
 struct Worker {
-    journal: Journal,
+    appender: Appender,
     received: Receiver<Order>,
-    /// Not appended yet: the disk is full.
-    waiting: VecDeque<Order>,
     state: Arc<SyncState>,
     wake: Arc<Notify>,
     observe: Box<dyn Fn(Duration) + Send>,
@@ -141,7 +176,8 @@ struct Worker {
 /// Idle for so long: write the seal, and make spare segments.
 const IDLE: Duration = Duration::from_millis(100);
 const FULL_PAUSE: Duration = Duration::from_millis(50);
-const PREPARE_BYTES: u64 = 4 << 20;
+/// A group that waits this long for its sync makes the node grey: it could not accept now.
+const UNSYNCED_US_MAX: u64 = 500_000;
 /// Orders taken at once, at most, so that the first of them is not kept waiting.
 const ORDERS_MAX: usize = 1_024;
 
@@ -150,28 +186,28 @@ impl Worker {
         if let Err(error) = self.work() {
             let text = describe(&error);
             tracing::error!(error = %text, "the journal failed: this node stops");
-            *self.state.failure.lock().expect("no holder of this lock panics") = Some(text);
+            self.state.fail(text);
             self.wake.notify_one();
         }
     }
 
     fn work(&mut self) -> Result<(), Error> {
-        self.publish();
+        self.state.publish(&self.appender);
         loop {
-            let pause = if self.waiting.is_empty() { IDLE } else { FULL_PAUSE };
-            match self.received.recv_timeout(pause) {
-                Ok(order) => self.waiting.push_back(order),
-                Err(RecvTimeoutError::Timeout) if self.waiting.is_empty() => {
+            let is_idle = self.appender.waiting_count() == 0;
+            match self.received.recv_timeout(if is_idle { IDLE } else { FULL_PAUSE }) {
+                Ok(order) => self.appender.take(order),
+                Err(RecvTimeoutError::Timeout) if is_idle => {
                     self.idle()?;
                     continue;
                 }
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return Ok(()),
             }
-            while self.waiting.len() < ORDERS_MAX
+            while self.appender.waiting_count() < ORDERS_MAX
                 && let Ok(order) = self.received.try_recv()
             {
-                self.waiting.push_back(order);
+                self.appender.take(order);
             }
             if self.write()? {
                 return Ok(());
@@ -183,116 +219,37 @@ impl Worker {
     fn write(&mut self) -> Result<bool, Error> {
         // From here on the age of what waits counts, also if it was handed over while the last sync
         // was reported.
-        let now_us = clock::now().mono_us;
-        let _ = self.state.unsynced_since_us.compare_exchange(0, now_us, Relaxed, Relaxed);
-        let mut position = None;
-        let mut trim = None;
-        let mut stop = false;
-        let mut full = false;
-        while let Some(order) = self.waiting.pop_front() {
-            match order {
-                Order::Append(append) => match self.append(&append) {
-                    Ok(()) => position = Some(append.position),
-                    Err(error) if error.is_full() => {
-                        self.waiting.push_front(Order::Append(append));
-                        full = true;
-                        break;
-                    }
-                    Err(error) => return Err(error),
-                },
-                Order::Trim(below) => trim = Some(below),
-                Order::Stop => stop = true,
-            }
-        }
-        if position.is_some() {
+        self.state.begin(clock::now().mono_us);
+        self.appender.append_waiting()?;
+        if self.appender.needs_sync() {
             let started = Instant::now();
-            loop {
-                match self.journal.sync() {
-                    Ok(()) => break,
-                    // Nothing is lost: what was appended is kept for the next call.
-                    Err(error) if error.is_full() => {
-                        self.state.full.store(true, Relaxed);
-                        self.wake.notify_one();
-                        std::thread::sleep(FULL_PAUSE);
-                    }
-                    Err(error) => return Err(error),
-                }
+            while !self.appender.sync()? {
+                self.state.sync_found_no_space();
+                self.wake.notify_one();
+                std::thread::sleep(FULL_PAUSE);
             }
             (self.observe)(started.elapsed());
         }
-        // The records that allow it are synced now.
-        if let Some(below) = trim {
-            match self.journal.trim(below) {
-                Ok(gone) => tracing::debug!(below, segments = gone, "journal trimmed"),
-                Err(error) if error.is_full() => tracing::warn!(below, "no room to note a trim"),
-                Err(error) => return Err(error),
-            }
-        }
-        self.state.full.store(full || !self.journal.can_grow(), Relaxed);
-        let since_us = if self.waiting.is_empty() { 0 } else { clock::now().mono_us };
-        if full {
-            // Keeps the age of what waits, so that the node turns grey.
-            let _ = self.state.unsynced_since_us.compare_exchange(0, since_us, Relaxed, Relaxed);
-        } else {
-            self.state.unsynced_since_us.store(since_us, Relaxed);
-        }
-        if let Some(position) = position {
-            self.state.synced.store(position.0, Relaxed);
-        }
-        self.publish();
+        let settled = self.appender.settle()?;
+        let waiting = self.appender.waiting_count() > 0;
+        self.state.settle(&settled, waiting, clock::now().mono_us);
+        self.state.publish(&self.appender);
         self.wake.notify_one();
-        // What waits for space was never acknowledged to anybody: it may be dropped at a stop.
-        Ok(stop)
-    }
-
-    fn append(&mut self, append: &Append) -> Result<(), Error> {
-        let records: Vec<(u64, &[u8])> =
-            append.records.iter().map(|(label, bytes)| (*label, &bytes[..])).collect();
-        let group = Group { records: &records, checkpoint: &append.checkpoint };
-        match self.journal.append(group) {
-            // Order is kept, so what must pass takes everything before it along.
-            Err(error) if error.is_full() && (append.must_write || self.must_write_waits()) => {
-                self.journal.append_reserved(group)
-            }
-            result => result,
-        }
-    }
-
-    fn must_write_waits(&self) -> bool {
-        let must_write =
-            |order: &Order| matches!(order, Order::Append(append) if append.must_write);
-        self.waiting.iter().any(must_write)
+        Ok(settled.stop)
     }
 
     fn idle(&mut self) -> Result<(), Error> {
-        for result in [self.journal.seal(), self.journal.prepare(PREPARE_BYTES)] {
-            match result {
-                Ok(_) => {}
-                // Nothing is lost: the next append says so again.
-                Err(error) if error.is_full() => {}
-                Err(error) => return Err(error),
-            }
-        }
-        let full = !self.journal.can_grow();
-        if self.state.full.swap(full, Relaxed) != full {
+        let full = self.appender.idle()?;
+        if self.state.set_full(full) {
             self.wake.notify_one();
         }
-        self.publish();
+        self.state.publish(&self.appender);
         Ok(())
-    }
-
-    fn publish(&self) {
-        let stats = self.journal.stats();
-        self.state.journal_bytes.store(stats.bytes, Relaxed);
-        self.state.written_bytes.store(stats.written_bytes, Relaxed);
-        if let Ok(free_bytes) = self.journal.free_bytes() {
-            self.state.free_bytes.store(free_bytes, Relaxed);
-        }
     }
 }
 
 /// The error with its causes, in one line.
-fn describe(error: &dyn std::error::Error) -> String {
+pub fn describe(error: &dyn std::error::Error) -> String {
     let mut text = error.to_string();
     let mut source = error.source();
     while let Some(cause) = source {
