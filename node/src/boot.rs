@@ -6,13 +6,9 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail};
-use bytes::Bytes;
-use config::{ClientSecurity, Election, Members, NodeConfig, UserRole};
-use journal::{Entry, Error as JournalError, Journal, Options, RealDisk};
-use paxos::{
-    Configuration, ElectionStrategy, Limits, Member, NodeId, Output, Record, Recovered, Replica,
-    Role, Settings, Slot, Timing,
-};
+use config::{Behaviour, ClientSecurity, Election, Members, NodeConfig, UserRole};
+use journal::{Disk, Journal, Options, RealDisk};
+use paxos::{Configuration, ElectionStrategy, Limits, Member, NodeId, Role, Settings, Timing};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc};
 
@@ -22,16 +18,14 @@ use crate::command::{self, User};
 use crate::http::{self, Http, HttpSettings};
 use crate::identity::{self, Identity, Process};
 use crate::metrics::Metrics;
-use crate::node::Node;
 use crate::peers::{self, LinkSettings, Links};
 use crate::published::Published;
+use crate::recovery::{self, Origin, Start};
 use crate::session;
 use crate::shell::{self, Core, Ended, Shell};
-use crate::snapshot::{self, Snapshots};
-use crate::store::Store;
+use crate::snapshot::Snapshots;
 use crate::syncer::Syncer;
 use crate::trace::SetFilter;
-use crate::wire;
 
 const JOURNAL_DIR: &str = "journal";
 const SNAPSHOT_DIR: &str = "snapshots";
@@ -55,13 +49,6 @@ fn journal_options(config: &NodeConfig) -> Options {
     Options { segment_bytes, reserve_bytes: segment_bytes, ..Options::default() }
 }
 
-/// Everything that a node needs before its ports open.
-struct Recovery {
-    journal: Journal,
-    node: Node,
-    snapshots: Vec<(Slot, u64)>,
-}
-
 /// Runs the node until it is told to stop or its disk fails.
 pub async fn run(config: NodeConfig, config_path: &Path, set_filter: SetFilter) -> Result<()> {
     refuse_open_doors(&config)?;
@@ -70,8 +57,10 @@ pub async fn run(config: NodeConfig, config_path: &Path, set_filter: SetFilter) 
     let disk = RealDisk::open(config.data_dir.join(JOURNAL_DIR));
     let disk = disk.context("open the journal's folder (was this node formatted?)")?;
     let process = identity::begin_process(&config.data_dir)?;
-    let Recovery { journal, node, snapshots } =
-        recover(&config, &identity, process, members, disk)?;
+    let snapshot_disk: Arc<dyn Disk> =
+        Arc::new(RealDisk::create(config.data_dir.join(SNAPSHOT_DIR))?);
+    let Start { journal, node, snapshots, .. } =
+        recover(&config, &identity, process, members, disk, Arc::clone(&snapshot_disk))?;
 
     let metrics = Arc::new(Metrics::new(crate::VERSION, crate::GIT_SHA));
     let published = Arc::new(Published::new(Arc::clone(&metrics)));
@@ -81,10 +70,14 @@ pub async fn run(config: NodeConfig, config_path: &Path, set_filter: SetFilter) 
         move |took| metrics.observe_sync(took)
     };
     let syncer = Syncer::start(journal, Arc::clone(&wake), observe)?;
-    let dir = config.data_dir.join(SNAPSHOT_DIR);
     let every_bytes = config.behaviour.snapshot_every_bytes;
-    let snapshots =
-        Snapshots::start(&dir, every_bytes, snapshots, Arc::clone(&metrics), Arc::clone(&wake))?;
+    let snapshots = Snapshots::start(
+        snapshot_disk,
+        every_bytes,
+        snapshots,
+        Arc::clone(&metrics),
+        Arc::clone(&wake),
+    )?;
     let listener = TcpListener::bind(config.listen.client)
         .await
         .with_context(|| format!("listen for clients on {}", config.listen.client))?;
@@ -239,82 +232,50 @@ fn users(config: &NodeConfig) -> Result<Vec<User>> {
     users.collect()
 }
 
-/// Newest good snapshot, then the journal's tail.
+/// Recovers the node, and says how that went.
 fn recover(
     config: &NodeConfig,
     identity: &Identity,
     process: Process,
     initial: Configuration,
     disk: RealDisk,
-) -> Result<Recovery> {
+    snapshots: Arc<dyn Disk>,
+) -> Result<Start> {
     let started = std::time::Instant::now();
-    let snapshot::Found { newest: loaded, files: found } =
-        snapshot::load_newest(&config.data_dir.join(SNAPSHOT_DIR))?;
-    let mut records: Vec<Record> = Vec::new();
-    let disk = Arc::new(disk);
-    let options = journal_options(config);
-    let opened = Journal::open(disk.clone(), options, &mut |entry| {
-        match entry {
-            Entry::Checkpoint(bytes) => {
-                records.extend(wire::decode_records(Bytes::copy_from_slice(bytes))?);
-            }
-            Entry::Record { bytes, .. } => {
-                records.push(wire::decode_record(Bytes::copy_from_slice(bytes))?);
-            }
-        }
-        Ok(())
-    });
-    let (journal, recovery) = match opened {
-        Ok(opened) => opened,
-        // `format` was cut short before it made the journal. No process has run here, so nothing
-        // was ever promised; later, a missing journal is a lost disk.
-        Err(JournalError::NotCreated { .. }) if process.starts == 1 => {
-            (Journal::create(disk, options, &[])?, Default::default())
-        }
-        Err(error @ (JournalError::Corrupt { .. } | JournalError::Missing { .. })) => {
-            return Err(anyhow!(error).context(format!(
-                "the journal of {} lost what it had promised to keep. Nothing was changed. Rebuild \
-                 this node from its peers under a new id: paxosctl member replace {}",
-                config.name, config.name
-            )));
-        }
-        Err(error) => return Err(error).context("open the journal"),
-    };
-    if let Some(cut) = &recovery.cut {
-        tracing::info!(file = %cut.file.display(), offset = cut.offset, "an unfinished group was cut");
-    }
-    let (snapshot_below, configuration, store) = match loaded {
-        Some(loaded) => (loaded.below, loaded.configuration, loaded.store),
-        None => (Slot::FIRST, initial, Store::new()),
-    };
     let now = clock::now();
-    let mut output = Output::default();
-    let settings = settings(config, identity, process);
-    let recovered = Recovered { snapshot_below, records };
-    let replica = Replica::recover(settings, configuration, recovered, now, &mut output);
-    let seed = process.nonce ^ now.mono_us;
-    let node =
-        Node::new(replica, store, config.behaviour.clone(), seed, snapshot_below, output, now);
+    let origin = Origin {
+        name: config.name.clone(),
+        journal: Arc::new(disk),
+        options: journal_options(config),
+        snapshots,
+        initial,
+        settings: settings(&config.behaviour, identity.id, process.nonce),
+        behaviour: config.behaviour.clone(),
+        first_start: process.starts == 1,
+        seed: process.nonce ^ now.mono_us,
+    };
+    let start = recovery::recover(origin, now)?;
+    let (node, found) = (&start.node, &start.found);
     tracing::info!(
-        snapshot_below = %snapshot_below,
-        groups = recovery.groups,
-        records = recovery.records,
-        bytes = recovery.bytes,
+        snapshot_below = %start.snapshot_below,
+        groups = found.groups,
+        records = found.records,
+        bytes = found.bytes,
         first_unchosen = %node.replica.first_unchosen(),
         promised = %node.replica.promised(),
         keys = node.store.len(),
         ms = started.elapsed().as_millis() as u64,
         "recovered"
     );
-    Ok(Recovery { journal, node, snapshots: found })
+    Ok(start)
 }
 
-fn settings(config: &NodeConfig, identity: &Identity, process: Process) -> Settings {
-    let behaviour = &config.behaviour;
+/// How the replica of node `id` behaves; `nonce` is its process's own random number.
+pub fn settings(behaviour: &Behaviour, id: NodeId, nonce: u64) -> Settings {
     Settings {
-        id: identity.id,
-        incarnation: process.nonce,
-        seed: process.nonce.rotate_left(17),
+        id,
+        incarnation: nonce,
+        seed: nonce.rotate_left(17),
         election: match behaviour.election {
             Election::Ballot => ElectionStrategy::Ballot,
             Election::HighestId => ElectionStrategy::HighestId,

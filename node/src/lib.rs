@@ -7,6 +7,7 @@ pub mod clients;
 pub mod clock;
 pub mod command;
 pub mod node;
+pub mod recovery;
 pub mod resp;
 pub mod store;
 

@@ -27,7 +27,7 @@ use rand::{RngCore, SeedableRng, rngs::SmallRng};
 use crate::batch::BatchBuilder;
 use crate::clients::{Clients, Held, Sequence, SessionId};
 use crate::clock::LogClock;
-use crate::command::{self, Operation, Spec};
+use crate::command::{self, Class, Operation, Spec};
 use crate::metrics::Op;
 use crate::resp::Reply;
 use crate::store::Store;
@@ -219,8 +219,35 @@ impl Node {
         self.full = full;
     }
 
+    /// A command as it came from a client: refused at the door, or taken. One that is not for the
+    /// store (connection and server commands) is handed back, to be answered by whoever can.
+    pub fn command(&mut self, now: Now, id: SessionId, argv: &[&[u8]]) -> Option<&'static Spec> {
+        let session = self.clients.get_mut(id)?;
+        let spec = match command::check(argv) {
+            Ok(spec) => spec,
+            Err(reply) => {
+                self.answer(now, id, Op::Invalid, &reply);
+                return None;
+            }
+        };
+        session.connection.last_command = spec.name;
+        session.connection.last_command_ms = now.wall_ms;
+        let allowed = command::authorize(&session.connection, spec);
+        if let Err(reply) = allowed.and_then(|()| command::validate(spec, argv)) {
+            self.answer(now, id, Op::Invalid, &reply);
+            return None;
+        }
+        match spec.class {
+            Class::Read | Class::Write => {
+                self.request(now, id, spec, argv);
+                None
+            }
+            Class::Connection | Class::Server => Some(spec),
+        }
+    }
+
     /// A data command of a client, checked at the door.
-    pub fn request(&mut self, now: Now, session: SessionId, spec: &'static Spec, argv: &[&[u8]]) {
+    fn request(&mut self, now: Now, session: SessionId, spec: &'static Spec, argv: &[&[u8]]) {
         let op = if spec.is_write() { Op::Write } else { Op::Read };
         let Some(sequence) = self.clients.take_sequence(session, op, now.mono_us) else { return };
         let waits_behind = self.clients.get(session).is_some_and(|session| session.has_held());

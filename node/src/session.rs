@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 
 use crate::clients::SessionId;
 use crate::clock;
-use crate::command::{self, Class, ConnectionState, Door};
+use crate::command::{self, ConnectionState, Door};
 use crate::metrics::Op;
 use crate::resp::{Limits, Reply, RequestParser};
 use crate::shell::{Connection, Core, Shell};
@@ -183,40 +183,20 @@ impl Core {
     fn command(&mut self, id: SessionId, argv: &[&[u8]]) {
         self.commands_processed += 1;
         let now = clock::now();
-        let Some(session) = self.node.clients.get_mut(id) else { return };
-        let spec = match command::check(argv) {
-            Ok(spec) => spec,
-            Err(reply) => return self.node.answer(now, id, Op::Invalid, &reply),
-        };
-        session.connection.last_command = spec.name;
-        session.connection.last_command_ms = now.wall_ms;
-        if let Err(reply) = command::authorize(&session.connection, spec) {
-            return self.node.answer(now, id, Op::Invalid, &reply);
+        let Some(spec) = self.node.command(now, id, argv) else { return };
+        let Some(session) = self.node.clients.get(id) else { return };
+        let mut connection = session.connection.clone();
+        let cluster_uuid = self.identity.cluster.to_string();
+        let view = View { core: self, session: id, now, cluster_uuid };
+        let mut door = Door { connection: &mut connection, server: &view, close: false };
+        let reply: Reply = command::answer(spec, &mut door, argv);
+        let close = door.close;
+        if let Some(session) = self.node.clients.get_mut(id) {
+            session.connection = connection;
         }
-        if let Err(reply) = command::validate(spec, argv) {
-            return self.node.answer(now, id, Op::Invalid, &reply);
-        }
-        match spec.class {
-            Class::Read | Class::Write => self.node.request(now, id, spec, argv),
-            Class::Connection | Class::Server => {
-                let mut connection = session.connection.clone();
-                let view = View {
-                    core: self,
-                    session: id,
-                    now,
-                    cluster_uuid: self.identity.cluster.to_string(),
-                };
-                let mut door = Door { connection: &mut connection, server: &view, close: false };
-                let reply: Reply = command::answer(spec, &mut door, argv);
-                let close = door.close;
-                if let Some(session) = self.node.clients.get_mut(id) {
-                    session.connection = connection;
-                }
-                self.node.answer(now, id, Op::Local, &reply);
-                if close {
-                    self.node.clients.close_after_replies(id);
-                }
-            }
+        self.node.answer(now, id, Op::Local, &reply);
+        if close {
+            self.node.clients.close_after_replies(id);
         }
     }
 }

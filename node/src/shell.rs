@@ -7,6 +7,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, HashMap};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use config::NodeConfig;
@@ -191,7 +192,11 @@ impl Core {
         let state = &self.syncer.state;
         self.node.set_can_accept(state.can_accept(now.mono_us), state.is_full());
         self.node.tick(now);
-        self.snapshots.tick(now, &mut self.node, &self.links, &self.syncer);
+        let journal_bytes = state.written_bytes.load(Relaxed);
+        let trim = self.snapshots.tick(now, &mut self.node, &self.links, journal_bytes);
+        if let Some(below) = trim {
+            self.syncer.trim(below.0);
+        }
         if now.mono_us >= self.next_publish_us {
             self.publish(now);
         }
@@ -311,7 +316,7 @@ impl Core {
         let connected = self.connections.len() as i64;
         self.metrics.client_connections.set(connected);
         self.metrics.client_inflight.set(self.node.pending_count() as i64);
-        let written = self.syncer.state.written_bytes.load(std::sync::atomic::Ordering::Relaxed);
+        let written = self.syncer.state.written_bytes.load(Relaxed);
         let counted = self.metrics.journal_written_bytes.get();
         self.metrics.journal_written_bytes.inc_by(written.saturating_sub(counted));
         for (id, counters) in self.links.counters() {

@@ -13,27 +13,24 @@ mod file;
 mod worker;
 
 use std::collections::BTreeMap;
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use journal::{Disk, DiskFile};
 use paxos::{NodeId, Now, Slot};
 use tokio::sync::Notify;
 
-use self::file::path_of;
-use self::worker::{Done, Job, Worker};
+use self::file::name_of;
+use self::worker::Worker;
 use crate::metrics::{Metrics, SnapshotKind};
 use crate::node::Node;
 use crate::peers::Links;
 use crate::store::SnapshotStep;
-use crate::syncer::Syncer;
 
 pub use self::file::{Found, Loaded, SnapshotError, load_newest};
+pub use self::worker::{Done, Files, Job, Jobs};
 
 /// Bytes of records that are copied out of the store in one tick.
 const STEP_BYTES: usize = 512 << 10;
@@ -44,8 +41,26 @@ const RESEND_US: u64 = 1_000_000;
 /// A stream holds the log for its receiver no longer than this.
 const STREAM_US_MAX: u64 = 120_000_000;
 
+/// How parts reach a peer.
+pub trait PartSender {
+    /// Sends one part; it may be lost.
+    fn send_part(&self, to: NodeId, part: &Bytes);
+    /// Bytes of earlier parts that wait here to be sent.
+    fn queued_bytes(&self, to: NodeId) -> usize;
+}
+
+impl PartSender for Links {
+    fn send_part(&self, to: NodeId, part: &Bytes) {
+        self.send_snapshot(to, part);
+    }
+
+    fn queued_bytes(&self, to: NodeId) -> usize {
+        self.bulk_bytes_queued(to)
+    }
+}
+
 pub struct Snapshots {
-    dir: PathBuf,
+    disk: Arc<dyn Disk>,
     every_bytes: u64,
     worker: Worker,
     metrics: Arc<Metrics>,
@@ -67,7 +82,7 @@ struct Writing {
 
 struct Outgoing {
     below: Slot,
-    file: File,
+    file: Box<dyn DiskFile>,
     total: u64,
     sent: u64,
     acked: u64,
@@ -82,18 +97,42 @@ enum Part {
 }
 
 impl Snapshots {
-    /// `found` are the complete files, as [`load_newest`] saw them.
+    /// `found` are the complete files, as [`load_newest`] saw them. A thread works on the files,
+    /// and notifies `wake` when there is something to tell.
     pub fn start(
-        dir: &Path,
+        disk: Arc<dyn Disk>,
         every_bytes: u64,
         found: Vec<(Slot, u64)>,
         metrics: Arc<Metrics>,
         wake: Arc<Notify>,
     ) -> io::Result<Snapshots> {
-        Ok(Snapshots {
-            dir: dir.to_owned(),
+        let worker = Worker::start(Arc::clone(&disk), wake)?;
+        Ok(Snapshots::with(worker, disk, every_bytes, found, metrics))
+    }
+
+    /// As [`Snapshots::start`], without the thread: whoever holds the [`Jobs`] does them, with
+    /// [`Files`], when it likes.
+    pub fn unattended(
+        disk: Arc<dyn Disk>,
+        every_bytes: u64,
+        found: Vec<(Slot, u64)>,
+        metrics: Arc<Metrics>,
+    ) -> (Snapshots, Jobs) {
+        let (worker, jobs) = Worker::new();
+        (Snapshots::with(worker, disk, every_bytes, found, metrics), jobs)
+    }
+
+    fn with(
+        worker: Worker,
+        disk: Arc<dyn Disk>,
+        every_bytes: u64,
+        found: Vec<(Slot, u64)>,
+        metrics: Arc<Metrics>,
+    ) -> Snapshots {
+        Snapshots {
+            disk,
             every_bytes,
-            worker: Worker::start(dir.to_owned(), wake)?,
+            worker,
             metrics,
             kept: found.into_iter().collect(),
             writing: None,
@@ -101,7 +140,7 @@ impl Snapshots {
             sending: BTreeMap::new(),
             installing_us: None,
             trim_below: None,
-        })
+        }
     }
 
     /// Everything below is covered by the newest snapshot; `Slot::FIRST` without one.
@@ -113,24 +152,31 @@ impl Snapshots {
         self.installing_us.is_some()
     }
 
-    pub fn tick(&mut self, now: Now, node: &mut Node, links: &Links, syncer: &Syncer) {
+    /// `journal_bytes` were written into the journal since the start. Answers where the journal may
+    /// be trimmed, if anywhere new.
+    pub fn tick(
+        &mut self,
+        now: Now,
+        node: &mut Node,
+        links: &dyn PartSender,
+        journal_bytes: u64,
+    ) -> Option<Slot> {
         while let Some(done) = self.worker.next_done() {
             self.on_done(now, done, node, links);
         }
         // The record of the trim was handed to the sync thread in the turn before this tick.
-        if let Some(below) = self.trim_below.take() {
-            syncer.trim(below.0);
-        }
-        self.begin_if_due(now, node, syncer);
+        let trim_below = self.trim_below.take();
+        self.begin_if_due(now, node, journal_bytes);
         self.walk(node);
         let peers: Vec<NodeId> = self.sending.keys().copied().collect();
         for peer in peers {
             self.send_parts(now, peer, links);
         }
+        trim_below
     }
 
     /// `peer` needs slots that are trimmed here.
-    pub fn wanted(&mut self, now: Now, peer: NodeId, node: &Node, links: &Links) {
+    pub fn wanted(&mut self, now: Now, peer: NodeId, node: &Node, links: &dyn PartSender) {
         if self.sending.contains_key(&peer) {
             return;
         }
@@ -138,7 +184,7 @@ impl Snapshots {
             tracing::error!(first_kept = %node.replica.first_kept(), "trimmed without a snapshot");
             return;
         };
-        let file = match File::open(path_of(&self.dir, below)) {
+        let file = match self.disk.open(&name_of(below)) {
             Ok(file) => file,
             Err(error) => {
                 tracing::error!(%error, %below, "open a snapshot to send it");
@@ -170,7 +216,7 @@ impl Snapshots {
         from: NodeId,
         part: Bytes,
         node: &mut Node,
-        links: &Links,
+        links: &dyn PartSender,
     ) {
         match Part::decode(part) {
             Some(Part::Bytes { below, offset, total, bytes }) => {
@@ -207,11 +253,11 @@ impl Snapshots {
         }
     }
 
-    fn answer(&self, to: NodeId, below: Slot, bytes: u64, links: &Links) {
-        links.send_snapshot(to, &Part::Have { below, bytes }.encode());
+    fn answer(&self, to: NodeId, below: Slot, bytes: u64, links: &dyn PartSender) {
+        links.send_part(to, &Part::Have { below, bytes }.encode());
     }
 
-    fn send_parts(&mut self, now: Now, peer: NodeId, links: &Links) {
+    fn send_parts(&mut self, now: Now, peer: NodeId, links: &dyn PartSender) {
         let Some(outgoing) = self.sending.get_mut(&peer) else { return };
         if now.mono_us.saturating_sub(outgoing.started_us) > STREAM_US_MAX {
             tracing::warn!(%peer, "a snapshot took too long to send, it starts again");
@@ -226,11 +272,11 @@ impl Snapshots {
         }
         while outgoing.sent < outgoing.total
             && outgoing.sent - outgoing.acked.min(outgoing.sent) < WINDOW_BYTES
-            && links.bulk_bytes_queued(peer) < WINDOW_BYTES as usize
+            && links.queued_bytes(peer) < WINDOW_BYTES as usize
         {
             let length = (outgoing.total - outgoing.sent).min(PART_BYTES as u64) as usize;
             let mut bytes = vec![0; length];
-            if let Err(error) = outgoing.file.read_exact_at(&mut bytes, outgoing.sent) {
+            if let Err(error) = outgoing.file.read_at(outgoing.sent, &mut bytes) {
                 tracing::error!(%error, below = %outgoing.below, "read a snapshot to send it");
                 self.sending.remove(&peer);
                 return;
@@ -241,14 +287,15 @@ impl Snapshots {
                 total: outgoing.total,
                 bytes: bytes.into(),
             };
-            links.send_snapshot(peer, &part.encode());
+            links.send_part(peer, &part.encode());
             outgoing.sent += length as u64;
         }
     }
 
-    fn on_done(&mut self, now: Now, done: Done, node: &mut Node, links: &Links) {
+    fn on_done(&mut self, now: Now, done: Done, node: &mut Node, links: &dyn PartSender) {
         match done {
-            Done::Written { below, bytes, took } => {
+            Done::Written { below, bytes, started_us } => {
+                let took = Duration::from_micros(now.mono_us.saturating_sub(started_us));
                 tracing::info!(%below, bytes, ms = took.as_millis() as u64, "snapshot written");
                 self.metrics.observe_snapshot(SnapshotKind::Write, took, true);
                 self.keep(now, below, bytes, node);
@@ -306,20 +353,19 @@ impl Snapshots {
     fn forget_old(&mut self) {
         while self.kept.len() > 2 {
             let Some((below, _)) = self.kept.pop_first() else { break };
-            if let Err(error) = std::fs::remove_file(path_of(&self.dir, below)) {
+            if let Err(error) = self.disk.remove(&name_of(below)) {
                 tracing::warn!(%error, %below, "remove an old snapshot");
             }
         }
     }
 
-    fn begin_if_due(&mut self, now: Now, node: &mut Node, syncer: &Syncer) {
-        let written = syncer.state.written_bytes.load(Relaxed);
-        let due = written.saturating_sub(self.written_at_last) >= self.every_bytes;
+    fn begin_if_due(&mut self, now: Now, node: &mut Node, journal_bytes: u64) {
+        let due = journal_bytes.saturating_sub(self.written_at_last) >= self.every_bytes;
         let below = node.first_unapplied();
         if self.writing.is_some() || !due || below <= self.newest_below() {
             return;
         }
-        self.written_at_last = written;
+        self.written_at_last = journal_bytes;
         let head = node.store.begin_snapshot();
         let configuration = node.configuration().clone();
         self.writing = Some(Writing {

@@ -5,11 +5,12 @@
 //! then chunks of records, then an end: a file without its end is none. The store's own head
 //! carries the state hash, so what is loaded is what was saved, or it is refused.
 
-use std::fs::{self, File};
-use std::io::{self, BufReader, Read, Write};
-use std::path::{Path, PathBuf};
+use std::io::{self, BufReader, ErrorKind, Read};
+use std::path::PathBuf;
+use std::sync::Arc;
 
 use bytes::{Buf, BufMut, Bytes, BytesMut};
+use journal::{Disk, DiskFile};
 use paxos::{Configuration, Slot};
 
 use crate::store::{Loader, SnapshotHead, Store};
@@ -22,6 +23,10 @@ const END: u8 = b'E';
 /// No frame is longer: what a rotten length may make a reader allocate.
 const FRAME_BYTES_MAX: usize = 64 << 20;
 const PREFIX: &str = "snapshot-";
+/// How the names of files end that are still being written.
+pub(super) const UNFINISHED: &str = ".part";
+/// Written at once.
+const BUFFER_BYTES: usize = 1 << 20;
 
 #[derive(Debug, thiserror::Error)]
 pub enum SnapshotError {
@@ -52,22 +57,23 @@ pub struct Found {
     pub files: Vec<(Slot, u64)>,
 }
 
-pub(super) fn path_of(dir: &Path, below: Slot) -> PathBuf {
-    dir.join(format!("{PREFIX}{:020}", below.0))
+pub(super) fn name_of(below: Slot) -> String {
+    format!("{PREFIX}{:020}", below.0)
 }
 
 /// Complete files with their sizes, oldest first. Remains of unfinished ones are removed.
-fn list(dir: &Path) -> Result<Vec<(Slot, u64)>, SnapshotError> {
-    let fail = |source| SnapshotError::Io { doing: "list", path: dir.to_owned(), source };
+fn list(disk: &dyn Disk) -> Result<Vec<(Slot, u64)>, SnapshotError> {
+    let fail = |doing, name: &str| {
+        let path = disk.path(name);
+        move |source| SnapshotError::Io { doing, path, source }
+    };
     let mut found = Vec::new();
-    for entry in fs::read_dir(dir).map_err(fail)? {
-        let entry = entry.map_err(fail)?;
-        let name = entry.file_name();
-        let Some(name) = name.to_str() else { continue };
-        if name.ends_with(".part") {
-            fs::remove_file(entry.path()).map_err(fail)?;
+    for name in disk.list().map_err(fail("list", ""))? {
+        if name.ends_with(UNFINISHED) {
+            disk.remove(&name).map_err(fail("remove", &name))?;
         } else if let Some(slot) = name.strip_prefix(PREFIX).and_then(|slot| slot.parse().ok()) {
-            found.push((Slot(slot), entry.metadata().map_err(fail)?.len()));
+            let length = disk.open(&name).and_then(|file| file.len());
+            found.push((Slot(slot), length.map_err(fail("open", &name))?));
         }
     }
     found.sort_unstable();
@@ -76,14 +82,12 @@ fn list(dir: &Path) -> Result<Vec<(Slot, u64)>, SnapshotError> {
 
 /// The newest snapshot that can be read, and all files that are there. A bad one falls back to the
 /// one before; where there are files and none is good, the node must not start as if it were empty.
-pub fn load_newest(dir: &Path) -> Result<Found, SnapshotError> {
-    let fail = |source| SnapshotError::Io { doing: "make", path: dir.to_owned(), source };
-    fs::create_dir_all(dir).map_err(fail)?;
-    let mut found = list(dir)?;
+pub fn load_newest(disk: &dyn Disk) -> Result<Found, SnapshotError> {
+    let mut found = list(disk)?;
     let count = found.len();
     let mut newest = None;
     while let Some((below, _)) = found.last() {
-        match load(&path_of(dir, *below)) {
+        match load(disk, &name_of(*below)) {
             Ok(loaded) => return Ok(Found { newest: Some(loaded), files: found }),
             Err(error) => {
                 tracing::error!(%error, "a snapshot is bad, trying the one before");
@@ -94,15 +98,17 @@ pub fn load_newest(dir: &Path) -> Result<Found, SnapshotError> {
     }
     match newest {
         None => Ok(Found { newest: None, files: found }),
-        Some(newest) => Err(SnapshotError::NoneGood { dir: dir.to_owned(), count, newest }),
+        Some(newest) => Err(SnapshotError::NoneGood { dir: disk.path(""), count, newest }),
     }
 }
 
-pub(super) fn load(path: &Path) -> Result<Loaded, SnapshotError> {
-    let fail = |source| SnapshotError::Io { doing: "open", path: path.to_owned(), source };
-    let file = File::open(path).map_err(fail)?;
-    let mut frames =
-        Frames { path, reader: BufReader::with_capacity(1 << 20, file), offset: 0, number: 0 };
+pub(super) fn load(disk: &dyn Disk, name: &str) -> Result<Loaded, SnapshotError> {
+    let path = disk.path(name);
+    let fail = |source| SnapshotError::Io { doing: "open", path: path.clone(), source };
+    let file = disk.open(name).map_err(fail)?;
+    let length = file.len().map_err(fail)?;
+    let reader = BufReader::with_capacity(1 << 20, Sequential { file, at: 0, length });
+    let mut frames = Frames { path: path.clone(), reader, offset: 0, number: 0 };
     let (kind, head) = frames.next()?;
     if kind != HEAD {
         return Err(frames.corrupt("no head"));
@@ -121,14 +127,30 @@ pub(super) fn load(path: &Path) -> Result<Loaded, SnapshotError> {
     Ok(Loaded { below, configuration, store })
 }
 
-struct Frames<'a> {
-    path: &'a Path,
-    reader: BufReader<File>,
+/// Reads a file from its beginning to its end.
+struct Sequential {
+    file: Box<dyn DiskFile>,
+    at: u64,
+    length: u64,
+}
+
+impl Read for Sequential {
+    fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
+        let count = (self.length - self.at).min(bytes.len() as u64) as usize;
+        self.file.read_at(self.at, &mut bytes[..count])?;
+        self.at += count as u64;
+        Ok(count)
+    }
+}
+
+struct Frames {
+    path: PathBuf,
+    reader: BufReader<Sequential>,
     offset: u64,
     number: u64,
 }
 
-impl Frames<'_> {
+impl Frames {
     fn next(&mut self) -> Result<(u8, Bytes), SnapshotError> {
         let mut header = [0; 9];
         self.read(&mut header)?;
@@ -151,17 +173,17 @@ impl Frames<'_> {
     fn read(&mut self, bytes: &mut [u8]) -> Result<(), SnapshotError> {
         match self.reader.read_exact(bytes) {
             Ok(()) => Ok(()),
-            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
+            Err(error) if error.kind() == ErrorKind::UnexpectedEof => {
                 Err(self.corrupt("the file ends too early"))
             }
             Err(source) => {
-                Err(SnapshotError::Io { doing: "read", path: self.path.to_owned(), source })
+                Err(SnapshotError::Io { doing: "read", path: self.path.clone(), source })
             }
         }
     }
 
     fn corrupt(&self, what: &str) -> SnapshotError {
-        let path = self.path.to_owned();
+        let path = self.path.clone();
         SnapshotError::Corrupt { path, offset: self.offset, what: what.to_owned() }
     }
 }
@@ -177,24 +199,28 @@ fn checksum(number: u64, kind: u8, bytes: &[u8]) -> u32 {
 
 /// A file being written.
 pub(super) struct Writer {
-    dir: PathBuf,
+    disk: Arc<dyn Disk>,
     below: Slot,
-    part: PathBuf,
-    file: io::BufWriter<File>,
+    part: String,
+    file: Box<dyn DiskFile>,
+    /// Framed, not written yet.
+    buffer: Vec<u8>,
     number: u64,
-    bytes: u64,
+    written: u64,
 }
 
 impl Writer {
     pub(super) fn create(
-        dir: &Path,
+        disk: &Arc<dyn Disk>,
         below: Slot,
         head: &SnapshotHead,
         configuration: &Configuration,
     ) -> io::Result<Writer> {
-        let part = dir.join(format!("{PREFIX}{:020}.part", below.0));
-        let file = io::BufWriter::with_capacity(1 << 20, create_private(&part)?);
-        let mut writer = Writer { dir: dir.to_owned(), below, part, file, number: 0, bytes: 0 };
+        let part = name_of(below) + UNFINISHED;
+        let file = create_anew(&**disk, &part)?;
+        let disk = Arc::clone(disk);
+        let buffer = Vec::new();
+        let mut writer = Writer { disk, below, part, file, buffer, number: 0, written: 0 };
         writer.frame(HEAD, &encode_head(below, head, configuration))?;
         Ok(writer)
     }
@@ -209,32 +235,45 @@ impl Writer {
     /// Ends the file, syncs it, and gives it its name.
     pub(super) fn finish(mut self) -> io::Result<u64> {
         self.frame(END, &[])?;
-        let file = self.file.into_inner().map_err(io::IntoInnerError::into_error)?;
-        file.sync_all()?;
-        publish(&self.part, &path_of(&self.dir, self.below), &self.dir)?;
-        Ok(self.bytes)
+        self.write_buffer()?;
+        self.file.sync_data()?;
+        publish(&*self.disk, &self.part, self.below)?;
+        Ok(self.written)
     }
 
     fn frame(&mut self, kind: u8, bytes: &[u8]) -> io::Result<()> {
-        self.file.write_all(&[kind])?;
-        self.file.write_all(&(bytes.len() as u32).to_le_bytes())?;
-        self.file.write_all(&checksum(self.number, kind, bytes).to_le_bytes())?;
-        self.file.write_all(bytes)?;
+        self.buffer.push(kind);
+        self.buffer.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+        self.buffer.extend_from_slice(&checksum(self.number, kind, bytes).to_le_bytes());
+        self.buffer.extend_from_slice(bytes);
         self.number += 1;
-        self.bytes += 9 + bytes.len() as u64;
+        if self.buffer.len() < BUFFER_BYTES {
+            return Ok(());
+        }
+        self.write_buffer()
+    }
+
+    fn write_buffer(&mut self) -> io::Result<()> {
+        self.file.write_at(self.written, &self.buffer)?;
+        self.written += self.buffer.len() as u64;
+        self.buffer.clear();
         Ok(())
     }
 }
 
-pub(super) fn create_private(path: &Path) -> io::Result<File> {
-    use std::os::unix::fs::OpenOptionsExt;
-    fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(path)
+/// A new, empty file; what an earlier attempt left under its name goes.
+pub(super) fn create_anew(disk: &dyn Disk, name: &str) -> io::Result<Box<dyn DiskFile>> {
+    match disk.remove(name) {
+        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    disk.create(name)
 }
 
 /// Names a synced file, durably.
-pub(super) fn publish(part: &Path, path: &Path, dir: &Path) -> io::Result<()> {
-    fs::rename(part, path)?;
-    File::open(dir)?.sync_all()
+pub(super) fn publish(disk: &dyn Disk, part: &str, below: Slot) -> io::Result<()> {
+    disk.rename(part, &name_of(below))?;
+    disk.sync_dir()
 }
 
 fn encode_head(below: Slot, head: &SnapshotHead, configuration: &Configuration) -> Bytes {

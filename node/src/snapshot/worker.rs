@@ -1,34 +1,32 @@
-//! The snapshot thread: writes, receives, checks and loads files, so that the core loop never
-//! waits for any of it.
+//! The work on snapshot files: writing, receiving, checking, loading. A thread of its own does it,
+//! so that the core loop never waits for any of it; [`Files`] is that work without the thread.
 
-use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel, sync_channel};
-use std::time::Duration;
 
 use bytes::Bytes;
+use journal::{Disk, DiskFile};
 use paxos::{Configuration, NodeId, Slot};
 use tokio::sync::Notify;
 
-use super::file::{self, Loaded, Writer, path_of};
-use crate::clock;
+use super::file::{self, Loaded, UNFINISHED, Writer};
 use crate::store::SnapshotHead;
 
-pub(super) enum Job {
+/// An order of the core.
+pub enum Job {
     Begin { below: Slot, head: SnapshotHead, configuration: Configuration },
     Chunk(Vec<u8>),
     End { below: Slot, started_us: u64 },
     Receive { from: NodeId, below: Slot, offset: u64, total: u64, bytes: Bytes },
 }
 
-pub(super) enum Done {
+/// What came of it.
+pub enum Done {
     Written {
         below: Slot,
         bytes: u64,
-        took: Duration,
+        started_us: u64,
     },
     WriteFailed {
         below: Slot,
@@ -62,13 +60,34 @@ pub(super) struct Worker {
 /// Pieces that wait for the disk, at most.
 const JOBS_MAX: usize = 16;
 
+/// The other end: the jobs in their order, and where their results go.
+pub struct Jobs {
+    pub received: Receiver<Job>,
+    pub results: Sender<Done>,
+}
+
 impl Worker {
-    pub(super) fn start(dir: PathBuf, wake: Arc<Notify>) -> io::Result<Worker> {
+    pub(super) fn new() -> (Worker, Jobs) {
         let (jobs, received) = sync_channel(JOBS_MAX);
         let (results, done) = channel();
-        let thread = Thread { dir, results, wake, writer: None, incoming: None };
-        std::thread::Builder::new().name("snapshot".into()).spawn(move || thread.run(received))?;
-        Ok(Worker { jobs, done })
+        (Worker { jobs, done }, Jobs { received, results })
+    }
+
+    /// A thread takes the jobs; `wake` is notified of every result.
+    pub(super) fn start(disk: Arc<dyn Disk>, wake: Arc<Notify>) -> io::Result<Worker> {
+        let (worker, jobs) = Worker::new();
+        let mut files = Files::new(disk);
+        let run = move || {
+            lower_priority();
+            while let Ok(job) = jobs.received.recv() {
+                if let Some(done) = files.work(job) {
+                    let _ = jobs.results.send(done);
+                    wake.notify_one();
+                }
+            }
+        };
+        std::thread::Builder::new().name("snapshot".into()).spawn(run)?;
+        Ok(worker)
     }
 
     pub(super) fn next_done(&mut self) -> Option<Done> {
@@ -89,10 +108,9 @@ impl Worker {
     }
 }
 
-struct Thread {
-    dir: PathBuf,
-    results: Sender<Done>,
-    wake: Arc<Notify>,
+/// The files of one node: one being written, one being received.
+pub struct Files {
+    disk: Arc<dyn Disk>,
     writer: Option<(Slot, Writer)>,
     incoming: Option<Incoming>,
 }
@@ -100,28 +118,22 @@ struct Thread {
 /// A file on its way in.
 struct Incoming {
     below: Slot,
-    part: PathBuf,
-    file: File,
+    part: String,
+    file: Box<dyn DiskFile>,
     have: u64,
     total: u64,
 }
 
-impl Thread {
-    fn run(mut self, jobs: Receiver<Job>) {
-        lower_priority();
-        while let Ok(job) = jobs.recv() {
-            let done = self.work(job);
-            if let Some(done) = done {
-                let _ = self.results.send(done);
-                self.wake.notify_one();
-            }
-        }
+impl Files {
+    pub fn new(disk: Arc<dyn Disk>) -> Files {
+        Files { disk, writer: None, incoming: None }
     }
 
-    fn work(&mut self, job: Job) -> Option<Done> {
+    /// Does one job. None, when there is nothing to tell yet.
+    pub fn work(&mut self, job: Job) -> Option<Done> {
         match job {
             Job::Begin { below, head, configuration } => {
-                match Writer::create(&self.dir, below, &head, &configuration) {
+                match Writer::create(&self.disk, below, &head, &configuration) {
                     Ok(writer) => self.writer = Some((below, writer)),
                     Err(error) => return Some(write_failed(below, &error)),
                 }
@@ -137,10 +149,7 @@ impl Thread {
             Job::End { below, started_us } => {
                 let (_, writer) = self.writer.take()?;
                 Some(match writer.finish() {
-                    Ok(bytes) => {
-                        let took_us = clock::now().mono_us.saturating_sub(started_us);
-                        Done::Written { below, bytes, took: Duration::from_micros(took_us) }
-                    }
+                    Ok(bytes) => Done::Written { below, bytes, started_us },
                     Err(error) => write_failed(below, &error),
                 })
             }
@@ -172,32 +181,32 @@ impl Thread {
             if !newer {
                 return Ok(Done::Received { from, below, have: 0 });
             }
-            self.incoming = Some(Incoming::create(&self.dir, below, total).map_err(text)?);
+            self.incoming = Some(Incoming::create(&*self.disk, below, total).map_err(text)?);
         }
         let incoming = self.incoming.as_mut().ok_or("no file is open")?;
         if offset == incoming.have && offset + bytes.len() as u64 <= total {
-            incoming.file.write_all_at(bytes, offset).map_err(text)?;
+            incoming.file.write_at(offset, bytes).map_err(text)?;
             incoming.have += bytes.len() as u64;
         }
         if incoming.have < total {
             return Ok(Done::Received { from, below, have: incoming.have });
         }
         let incoming = self.incoming.take().ok_or("no file is open")?;
-        incoming.file.sync_all().map_err(text)?;
+        incoming.file.sync_data().map_err(text)?;
         // Checked before it gets its name: whatever bears one can be read.
-        let loaded = file::load(&incoming.part).map_err(text)?;
+        let loaded = file::load(&*self.disk, &incoming.part).map_err(text)?;
         if loaded.below != below {
             return Err(format!("the file covers slots below {}", loaded.below));
         }
-        file::publish(&incoming.part, &path_of(&self.dir, below), &self.dir).map_err(text)?;
+        file::publish(&*self.disk, &incoming.part, below).map_err(text)?;
         Ok(Done::Installed { from, below, total, loaded: Box::new(loaded) })
     }
 }
 
 impl Incoming {
-    fn create(dir: &Path, below: Slot, total: u64) -> io::Result<Incoming> {
-        let part = dir.join(format!("incoming-{:020}.part", below.0));
-        let file = file::create_private(&part)?;
+    fn create(disk: &dyn Disk, below: Slot, total: u64) -> io::Result<Incoming> {
+        let part = format!("incoming-{:020}{UNFINISHED}", below.0);
+        let file = file::create_anew(disk, &part)?;
         Ok(Incoming { below, part, file, have: 0, total })
     }
 }
