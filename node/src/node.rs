@@ -30,7 +30,7 @@ use crate::clock::LogClock;
 use crate::command::{self, Class, Operation, Spec};
 use crate::metrics::Op;
 use crate::resp::Reply;
-use crate::store::Store;
+use crate::store::{SnapshotHead, Store};
 
 /// What a turn asks of the world.
 #[derive(Debug, Default)]
@@ -479,13 +479,30 @@ impl Node {
         (&mut self.replica, &mut self.output)
     }
 
+    /// Begins a snapshot of everything chosen so far: the slots that it covers, and what its file
+    /// says of the state and of who rules from there on.
+    pub fn begin_snapshot(&mut self, now: Now) -> (Slot, SnapshotHead, Configuration) {
+        self.apply_pending(now);
+        let head = self.store.begin_snapshot();
+        (self.first_unapplied, head, self.configuration().clone())
+    }
+
     /// The store and its slot after a snapshot was installed.
     pub fn install(&mut self, now: Now, store: Store, below: Slot, configuration: Configuration) {
+        // The log may have come as far by itself while the file was read.
+        self.apply_pending(now);
         if below <= self.first_unapplied {
             return;
         }
         self.store = store;
         self.first_unapplied = below;
         self.replica.install(now, below, configuration, &mut self.output);
+    }
+
+    /// Applies what earlier events of this turn have made chosen: whoever speaks of the store and
+    /// of the replica in one breath must find both at the same slot.
+    fn apply_pending(&mut self, now: Now) {
+        let applicable = std::mem::take(&mut self.output.applicable);
+        self.apply(now, applicable);
     }
 }

@@ -38,6 +38,8 @@ const PART_BYTES: usize = 256 << 10;
 /// Bytes that may be on their way to one peer without an answer.
 const WINDOW_BYTES: u64 = 2 << 20;
 const RESEND_US: u64 = 1_000_000;
+/// A snapshot that could not be written is tried again after this long.
+const RETRY_US: u64 = 5_000_000;
 /// A stream holds the log for its receiver no longer than this.
 const STREAM_US_MAX: u64 = 120_000_000;
 
@@ -68,6 +70,8 @@ pub struct Snapshots {
     kept: BTreeMap<Slot, u64>,
     writing: Option<Writing>,
     written_at_last: u64,
+    /// The last one failed: due at this time, however little was written since.
+    retry_us: Option<u64>,
     sending: BTreeMap<NodeId, Outgoing>,
     installing_us: Option<u64>,
     trim_below: Option<Slot>,
@@ -137,6 +141,7 @@ impl Snapshots {
             kept: found.into_iter().collect(),
             writing: None,
             written_at_last: 0,
+            retry_us: None,
             sending: BTreeMap::new(),
             installing_us: None,
             trim_below: None,
@@ -305,6 +310,7 @@ impl Snapshots {
                 self.metrics.observe_snapshot(SnapshotKind::Write, Duration::ZERO, false);
                 node.store.abort_snapshot();
                 self.writing = None;
+                self.retry_us = Some(now.mono_us + RETRY_US);
             }
             Done::Received { from, below, have } => self.answer(from, below, have, links),
             Done::ReceiveFailed { from, below, error } => {
@@ -360,14 +366,16 @@ impl Snapshots {
     }
 
     fn begin_if_due(&mut self, now: Now, node: &mut Node, journal_bytes: u64) {
-        let due = journal_bytes.saturating_sub(self.written_at_last) >= self.every_bytes;
-        let below = node.first_unapplied();
-        if self.writing.is_some() || !due || below <= self.newest_below() {
+        let due = match self.retry_us {
+            Some(retry_us) => now.mono_us >= retry_us,
+            None => journal_bytes.saturating_sub(self.written_at_last) >= self.every_bytes,
+        };
+        if self.writing.is_some() || !due || node.first_unapplied() <= self.newest_below() {
             return;
         }
+        self.retry_us = None;
         self.written_at_last = journal_bytes;
-        let head = node.store.begin_snapshot();
-        let configuration = node.configuration().clone();
+        let (below, head, configuration) = node.begin_snapshot(now);
         self.writing = Some(Writing {
             below,
             started_us: now.mono_us,
@@ -376,22 +384,29 @@ impl Snapshots {
         tracing::info!(%below, records = head.records, "snapshot begins");
     }
 
-    /// Copies the next piece of the store out, unless the thread is still busy with the last ones.
+    /// Copies the next piece of the store out, and whatever changes have pushed out meanwhile, as far
+    /// as the thread keeps up.
     fn walk(&mut self, node: &mut Node) {
         let Some(writing) = &mut self.writing else { return };
-        if let Some(job) = writing.waiting.take()
-            && let Err(job) = self.worker.try_order(job)
-        {
-            writing.waiting = Some(job);
-            return;
-        }
-        match node.store.snapshot_step(STEP_BYTES) {
-            Some(SnapshotStep::Chunk(chunk)) => writing.waiting = Some(Job::Chunk(chunk)),
-            Some(SnapshotStep::Done) => {
-                let (below, started_us) = (writing.below, writing.started_us);
-                writing.waiting = Some(Job::End { below, started_us });
+        loop {
+            if let Some(job) = writing.waiting.take()
+                && let Err(job) = self.worker.try_order(job)
+            {
+                writing.waiting = Some(job);
+                return;
             }
-            None => {}
+            let has_more = node.store.has_full_snapshot_chunks();
+            match node.store.snapshot_step(STEP_BYTES) {
+                Some(SnapshotStep::Chunk(chunk)) => writing.waiting = Some(Job::Chunk(chunk)),
+                Some(SnapshotStep::Done) => {
+                    let (below, started_us) = (writing.below, writing.started_us);
+                    writing.waiting = Some(Job::End { below, started_us });
+                }
+                None => {}
+            }
+            if !has_more {
+                return;
+            }
         }
     }
 }
@@ -433,3 +448,6 @@ impl Part {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

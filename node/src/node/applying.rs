@@ -114,6 +114,11 @@ impl Node {
                 }
                 // The key's time is up, but the log does not say so yet: the read takes a place in
                 // the log, behind a time mark.
+                // A node that no longer leads has no log to take a place in.
+                Err(_past_deadline) if self.clock.is_none() => {
+                    client.reads_pending += 1;
+                    self.redirect_reads(now, vec![WaitingRead { session, sequence, argv }]);
+                }
                 Err(_past_deadline) => {
                     client.writes_pending += 1;
                     let kind = ItemKind::Read(argv);

@@ -13,15 +13,13 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use journal::{Disk, DiskFile};
 use paxos::{Configuration, Slot};
 
-use crate::store::{Loader, SnapshotHead, Store};
+use crate::store::{Loader, SnapshotHead, Store, Verifier};
 use crate::wire;
 
 const VERSION: u8 = 1;
 const HEAD: u8 = b'H';
 const CHUNK: u8 = b'C';
 const END: u8 = b'E';
-/// No frame is longer: what a rotten length may make a reader allocate.
-const FRAME_BYTES_MAX: usize = 64 << 20;
 const PREFIX: &str = "snapshot-";
 /// How the names of files end that are still being written.
 pub(super) const UNFINISHED: &str = ".part";
@@ -103,28 +101,42 @@ pub fn load_newest(disk: &dyn Disk) -> Result<Found, SnapshotError> {
 }
 
 pub(super) fn load(disk: &dyn Disk, name: &str) -> Result<Loaded, SnapshotError> {
+    let (mut frames, below, configuration, head) = open(disk, name)?;
+    let mut loader = Loader::new(head);
+    while let Some(chunk) = frames.next_chunk()? {
+        loader.add(&chunk).map_err(|error| frames.corrupt(&error.to_string()))?;
+    }
+    let store = loader.finish().map_err(|error| frames.corrupt(&error.to_string()))?;
+    Ok(Loaded { below, configuration, store })
+}
+
+/// Reads a file as a restart would, without keeping it in memory. What gets a name was verified:
+/// the log is trimmed on its word (PITFALLS 7).
+fn verify(disk: &dyn Disk, name: &str) -> Result<(), SnapshotError> {
+    let (mut frames, _, _, head) = open(disk, name)?;
+    let mut verifier = Verifier::new(head);
+    while let Some(chunk) = frames.next_chunk()? {
+        verifier.add(&chunk).map_err(|error| frames.corrupt(&error.to_string()))?;
+    }
+    verifier.finish().map_err(|error| frames.corrupt(&error.to_string()))
+}
+
+fn open(
+    disk: &dyn Disk,
+    name: &str,
+) -> Result<(Frames, Slot, Configuration, SnapshotHead), SnapshotError> {
     let path = disk.path(name);
     let fail = |source| SnapshotError::Io { doing: "open", path: path.clone(), source };
     let file = disk.open(name).map_err(fail)?;
     let length = file.len().map_err(fail)?;
     let reader = BufReader::with_capacity(1 << 20, Sequential { file, at: 0, length });
-    let mut frames = Frames { path: path.clone(), reader, offset: 0, number: 0 };
+    let mut frames = Frames { path: path.clone(), reader, length, offset: 0, number: 0 };
     let (kind, head) = frames.next()?;
     if kind != HEAD {
         return Err(frames.corrupt("no head"));
     }
     let (below, configuration, head) = decode_head(head).map_err(|what| frames.corrupt(&what))?;
-    let mut loader = Loader::new(head);
-    loop {
-        let (kind, bytes) = frames.next()?;
-        match kind {
-            CHUNK => loader.add(&bytes).map_err(|error| frames.corrupt(&error.to_string()))?,
-            END => break,
-            other => return Err(frames.corrupt(&format!("unknown kind of frame {other}"))),
-        }
-    }
-    let store = loader.finish().map_err(|error| frames.corrupt(&error.to_string()))?;
-    Ok(Loaded { below, configuration, store })
+    Ok((frames, below, configuration, head))
 }
 
 /// Reads a file from its beginning to its end.
@@ -146,6 +158,8 @@ impl Read for Sequential {
 struct Frames {
     path: PathBuf,
     reader: BufReader<Sequential>,
+    /// Of the whole file: a rotten length must not make a reader allocate more.
+    length: u64,
     offset: u64,
     number: u64,
 }
@@ -157,7 +171,7 @@ impl Frames {
         let kind = header[0];
         let length = u32::from_le_bytes(header[1..5].try_into().expect("4 bytes")) as usize;
         let crc = u32::from_le_bytes(header[5..9].try_into().expect("4 bytes"));
-        if length > FRAME_BYTES_MAX {
+        if length as u64 > self.length.saturating_sub(self.offset) {
             return Err(self.corrupt(&format!("a frame of {length} bytes")));
         }
         let mut bytes = vec![0; length];
@@ -168,6 +182,15 @@ impl Frames {
         self.number += 1;
         self.offset += (header.len() + length) as u64;
         Ok((kind, bytes.into()))
+    }
+
+    /// The next chunk of records; `None` at the end of the file.
+    fn next_chunk(&mut self) -> Result<Option<Bytes>, SnapshotError> {
+        match self.next()? {
+            (CHUNK, bytes) => Ok(Some(bytes)),
+            (END, _) => Ok(None),
+            (other, _) => Err(self.corrupt(&format!("unknown kind of frame {other}"))),
+        }
     }
 
     fn read(&mut self, bytes: &mut [u8]) -> Result<(), SnapshotError> {
@@ -197,11 +220,51 @@ fn checksum(number: u64, kind: u8, bytes: &[u8]) -> u32 {
     crc.finalize()
 }
 
+/// A file without its name yet. It goes when it is given up, whatever the reason: on a full disk
+/// the remains of failed attempts would keep it full (PITFALLS 11, 59).
+pub(super) struct Unfinished {
+    disk: Arc<dyn Disk>,
+    pub(super) name: String,
+    is_published: bool,
+}
+
+impl Unfinished {
+    /// A new, empty file; what an earlier attempt left under its name goes.
+    pub(super) fn create(
+        disk: &Arc<dyn Disk>,
+        name: String,
+    ) -> io::Result<(Unfinished, Box<dyn DiskFile>)> {
+        match disk.remove(&name) {
+            Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        let file = disk.create(&name)?;
+        Ok((Unfinished { disk: Arc::clone(disk), name, is_published: false }, file))
+    }
+
+    /// Names a synced file, durably.
+    pub(super) fn publish(mut self, below: Slot) -> io::Result<()> {
+        self.disk.rename(&self.name, &name_of(below))?;
+        self.is_published = true;
+        self.disk.sync_dir()
+    }
+}
+
+impl Drop for Unfinished {
+    fn drop(&mut self) {
+        if !self.is_published
+            && let Err(error) = self.disk.remove(&self.name)
+        {
+            tracing::warn!(%error, name = %self.name, "remove an unfinished snapshot");
+        }
+    }
+}
+
 /// A file being written.
 pub(super) struct Writer {
     disk: Arc<dyn Disk>,
     below: Slot,
-    part: String,
+    part: Unfinished,
     file: Box<dyn DiskFile>,
     /// Framed, not written yet.
     buffer: Vec<u8>,
@@ -216,8 +279,7 @@ impl Writer {
         head: &SnapshotHead,
         configuration: &Configuration,
     ) -> io::Result<Writer> {
-        let part = name_of(below) + UNFINISHED;
-        let file = create_anew(&**disk, &part)?;
+        let (part, file) = Unfinished::create(disk, name_of(below) + UNFINISHED)?;
         let disk = Arc::clone(disk);
         let buffer = Vec::new();
         let mut writer = Writer { disk, below, part, file, buffer, number: 0, written: 0 };
@@ -225,25 +287,26 @@ impl Writer {
         Ok(writer)
     }
 
+    /// One chunk, as the store gave it out: whole records, in one frame.
     pub(super) fn chunk(&mut self, bytes: &[u8]) -> io::Result<()> {
-        for piece in bytes.chunks(FRAME_BYTES_MAX) {
-            self.frame(CHUNK, piece)?;
-        }
-        Ok(())
+        self.frame(CHUNK, bytes)
     }
 
-    /// Ends the file, syncs it, and gives it its name.
-    pub(super) fn finish(mut self) -> io::Result<u64> {
-        self.frame(END, &[])?;
-        self.write_buffer()?;
-        self.file.sync_data()?;
-        publish(&*self.disk, &self.part, self.below)?;
+    /// Ends the file, syncs it, reads it back, and gives it its name.
+    pub(super) fn finish(mut self) -> Result<u64, String> {
+        let text = |error: io::Error| error.to_string();
+        self.frame(END, &[]).map_err(text)?;
+        self.write_buffer().map_err(text)?;
+        self.file.sync_data().map_err(text)?;
+        verify(&*self.disk, &self.part.name).map_err(|error| error.to_string())?;
+        self.part.publish(self.below).map_err(text)?;
         Ok(self.written)
     }
 
     fn frame(&mut self, kind: u8, bytes: &[u8]) -> io::Result<()> {
+        let length = u32::try_from(bytes.len()).map_err(io::Error::other)?;
         self.buffer.push(kind);
-        self.buffer.extend_from_slice(&(bytes.len() as u32).to_le_bytes());
+        self.buffer.extend_from_slice(&length.to_le_bytes());
         self.buffer.extend_from_slice(&checksum(self.number, kind, bytes).to_le_bytes());
         self.buffer.extend_from_slice(bytes);
         self.number += 1;
@@ -259,21 +322,6 @@ impl Writer {
         self.buffer.clear();
         Ok(())
     }
-}
-
-/// A new, empty file; what an earlier attempt left under its name goes.
-pub(super) fn create_anew(disk: &dyn Disk, name: &str) -> io::Result<Box<dyn DiskFile>> {
-    match disk.remove(name) {
-        Err(error) if error.kind() != ErrorKind::NotFound => return Err(error),
-        _ => {}
-    }
-    disk.create(name)
-}
-
-/// Names a synced file, durably.
-pub(super) fn publish(disk: &dyn Disk, part: &str, below: Slot) -> io::Result<()> {
-    disk.rename(part, &name_of(below))?;
-    disk.sync_dir()
 }
 
 fn encode_head(below: Slot, head: &SnapshotHead, configuration: &Configuration) -> Bytes {

@@ -10,7 +10,7 @@ use journal::{Disk, DiskFile};
 use paxos::{Configuration, NodeId, Slot};
 use tokio::sync::Notify;
 
-use super::file::{self, Loaded, UNFINISHED, Writer};
+use super::file::{self, Loaded, UNFINISHED, Unfinished, Writer};
 use crate::store::SnapshotHead;
 
 /// An order of the core.
@@ -118,7 +118,7 @@ pub struct Files {
 /// A file on its way in.
 struct Incoming {
     below: Slot,
-    part: String,
+    part: Unfinished,
     file: Box<dyn DiskFile>,
     have: u64,
     total: u64,
@@ -150,7 +150,7 @@ impl Files {
                 let (_, writer) = self.writer.take()?;
                 Some(match writer.finish() {
                     Ok(bytes) => Done::Written { below, bytes, started_us },
-                    Err(error) => write_failed(below, &error),
+                    Err(error) => Done::WriteFailed { below, error },
                 })
             }
             Job::Receive { from, below, offset, total, bytes } => {
@@ -181,7 +181,9 @@ impl Files {
             if !newer {
                 return Ok(Done::Received { from, below, have: 0 });
             }
-            self.incoming = Some(Incoming::create(&*self.disk, below, total).map_err(text)?);
+            // The former goes first: there may be room for one only.
+            self.incoming = None;
+            self.incoming = Some(Incoming::create(&self.disk, below, total).map_err(text)?);
         }
         let incoming = self.incoming.as_mut().ok_or("no file is open")?;
         if offset == incoming.have && offset + bytes.len() as u64 <= total {
@@ -194,19 +196,19 @@ impl Files {
         let incoming = self.incoming.take().ok_or("no file is open")?;
         incoming.file.sync_data().map_err(text)?;
         // Checked before it gets its name: whatever bears one can be read.
-        let loaded = file::load(&*self.disk, &incoming.part).map_err(text)?;
+        let loaded = file::load(&*self.disk, &incoming.part.name).map_err(text)?;
         if loaded.below != below {
             return Err(format!("the file covers slots below {}", loaded.below));
         }
-        file::publish(&*self.disk, &incoming.part, below).map_err(text)?;
+        incoming.part.publish(below).map_err(text)?;
         Ok(Done::Installed { from, below, total, loaded: Box::new(loaded) })
     }
 }
 
 impl Incoming {
-    fn create(disk: &dyn Disk, below: Slot, total: u64) -> io::Result<Incoming> {
-        let part = format!("incoming-{:020}{UNFINISHED}", below.0);
-        let file = file::create_anew(disk, &part)?;
+    fn create(disk: &Arc<dyn Disk>, below: Slot, total: u64) -> io::Result<Incoming> {
+        let (part, file) =
+            Unfinished::create(disk, format!("incoming-{:020}{UNFINISHED}", below.0))?;
         Ok(Incoming { below, part, file, have: 0, total })
     }
 }

@@ -27,7 +27,7 @@ mod walk;
 
 pub use long_double::LongDouble;
 pub use search::KeySearch;
-pub use snapshot::{LoadError, Loader, SnapshotHead, SnapshotStep};
+pub use snapshot::{LoadError, Loader, SnapshotHead, SnapshotStep, Verifier};
 
 use keyspace::Keyspace;
 use xxhash_rust::xxh3::xxh3_128;

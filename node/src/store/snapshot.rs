@@ -5,6 +5,8 @@
 use std::fmt;
 
 use super::Store;
+use xxhash_rust::xxh3::xxh3_128;
+
 use super::record::parse_saved;
 pub use super::walk::SnapshotStep;
 
@@ -127,6 +129,44 @@ impl Loader {
     }
 }
 
+/// Reads a snapshot as [`Loader`] does, and keeps nothing: is it what its head promised?
+pub struct Verifier {
+    head: SnapshotHead,
+    records: usize,
+    sum: u128,
+}
+
+impl Verifier {
+    pub fn new(head: SnapshotHead) -> Verifier {
+        Verifier { head, records: 0, sum: 0 }
+    }
+
+    pub fn add(&mut self, chunk: &[u8]) -> Result<(), LoadError> {
+        let mut rest = chunk;
+        while !rest.is_empty() {
+            let byte = chunk.len() - rest.len();
+            let (_, tail) = parse_saved(rest).ok_or(LoadError::Chunk { byte })?;
+            self.sum = self.sum.wrapping_add(xxh3_128(&rest[..rest.len() - tail.len()]));
+            self.records += 1;
+            rest = tail;
+        }
+        Ok(())
+    }
+
+    pub fn finish(self) -> Result<(), LoadError> {
+        let (found, promised) = (self.records as u64, self.head.records);
+        if found != promised {
+            return Err(LoadError::Records { found, promised });
+        }
+        let found = super::combine(self.sum, self.records, self.head.time_ms);
+        let promised = self.head.state_hash;
+        match found == promised {
+            true => Ok(()),
+            false => Err(LoadError::StateHash { found, promised }),
+        }
+    }
+}
+
 impl Store {
     /// Begins a snapshot of this very moment; one that was being made is given up.
     pub fn begin_snapshot(&mut self) -> SnapshotHead {
@@ -144,6 +184,11 @@ impl Store {
     /// in between. `None` when no snapshot is being made.
     pub fn snapshot_step(&mut self, bytes: usize) -> Option<SnapshotStep> {
         self.keyspace.walk_on(bytes)
+    }
+
+    /// Whether the next step hands out what is ready already, without visiting more of the store.
+    pub fn has_full_snapshot_chunks(&self) -> bool {
+        self.keyspace.walk_has_full_chunks()
     }
 
     pub fn abort_snapshot(&mut self) {

@@ -3,12 +3,15 @@
 //! older than the snapshot; a change to such a record in a slot not yet visited hands it over
 //! first. Each old record is copied exactly once, new ones never. The order does not matter.
 
+use std::collections::VecDeque;
+
 use super::keyspace::{HashSlot, Keyspace};
 use super::record::Record;
 use crate::command::HASH_SLOTS;
 
-/// A chunk reserves so much memory at most before there is anything in it.
-const CHUNK_RESERVED_MAX: usize = 1 << 20;
+/// A chunk is closed before it grows past this; a single record that is larger is one by itself.
+/// Chunks end between records, so whoever writes them down must not cut them.
+const CHUNK_BYTES: usize = 1 << 20;
 
 pub(super) struct Walk {
     /// Records of an earlier epoch belong to the snapshot.
@@ -17,20 +20,34 @@ pub(super) struct Walk {
     next_slot: usize,
     /// The tables to visit, if the store was cleared meanwhile.
     frozen: Option<Box<[HashSlot]>>,
-    /// Saved records, ready to be taken away.
+    /// Full chunks, ready to be taken away. Each old record comes once, so they hold no more than
+    /// the store did when the snapshot began.
+    full: VecDeque<Vec<u8>>,
+    /// The chunk that is being filled.
     chunk: Vec<u8>,
 }
 
 impl Walk {
     pub(super) fn new(epoch: u32) -> Walk {
-        Walk { epoch, next_slot: 0, frozen: None, chunk: Vec::new() }
+        Walk { epoch, next_slot: 0, frozen: None, full: VecDeque::new(), chunk: Vec::new() }
     }
 
     /// Called with every record that is about to change or go.
     pub(super) fn keep(&mut self, slot: usize, record: &Record) {
         if record.epoch() < self.epoch && slot >= self.next_slot {
-            self.chunk.extend_from_slice(record.saved());
+            self.save(record.saved());
         }
+    }
+
+    fn save(&mut self, saved: &[u8]) {
+        if !self.chunk.is_empty() && self.chunk.len() + saved.len() > CHUNK_BYTES {
+            self.full.push_back(std::mem::take(&mut self.chunk));
+        }
+        // In one piece: growing step by step would touch three times the memory.
+        if self.chunk.capacity() == 0 {
+            self.chunk.reserve(CHUNK_BYTES.max(saved.len()));
+        }
+        self.chunk.extend_from_slice(saved);
     }
 
     /// Whether tables that are being cleared hold records of this snapshot: not if that happened
@@ -65,25 +82,31 @@ impl Keyspace {
         self.walk = Some(Walk::new(self.epoch));
     }
 
-    /// Visits hash slots until about `bytes` of records are ready.
+    /// Hands out a full chunk if there is one; else visits hash slots until about `bytes` of records
+    /// are ready.
     pub(super) fn walk_on(&mut self, bytes: usize) -> Option<SnapshotStep> {
         let walk = self.walk.as_mut()?;
+        if let Some(chunk) = walk.full.pop_front() {
+            return Some(SnapshotStep::Chunk(chunk));
+        }
         // A turn ends after so many slots, even when they are almost empty.
         const SLOTS_A_TURN: usize = 256;
-        // In one piece: growing step by step would touch three times the memory.
-        if walk.chunk.capacity() == 0 && !walk.is_through() {
-            walk.chunk.reserve(bytes.min(CHUNK_RESERVED_MAX) + CHUNK_RESERVED_MAX / 16);
-        }
         let turn_end = (walk.next_slot + SLOTS_A_TURN).min(usize::from(HASH_SLOTS));
-        while walk.next_slot < turn_end && walk.chunk.len() < bytes {
-            let table = match &walk.frozen {
+        let epoch = walk.epoch;
+        let frozen = walk.frozen.take();
+        while walk.next_slot < turn_end && walk.full.is_empty() && walk.chunk.len() < bytes {
+            let table = match &frozen {
                 Some(frozen) => &frozen[walk.next_slot].table,
                 None => &self.slots[walk.next_slot].table,
             };
-            for record in table.iter().filter(|record| record.epoch() < walk.epoch) {
-                walk.chunk.extend_from_slice(record.saved());
+            for record in table.iter().filter(|record| record.epoch() < epoch) {
+                walk.save(record.saved());
             }
             walk.next_slot += 1;
+        }
+        walk.frozen = frozen;
+        if let Some(chunk) = walk.full.pop_front() {
+            return Some(SnapshotStep::Chunk(chunk));
         }
         let step = match walk.is_through() && walk.chunk.is_empty() {
             false => SnapshotStep::Chunk(std::mem::take(&mut walk.chunk)),
@@ -93,6 +116,11 @@ impl Keyspace {
             }
         };
         Some(step)
+    }
+
+    /// Whether full chunks wait to be taken away.
+    pub(super) fn walk_has_full_chunks(&self) -> bool {
+        self.walk.as_ref().is_some_and(|walk| !walk.full.is_empty())
     }
 
     pub(super) fn end_walk(&mut self) {

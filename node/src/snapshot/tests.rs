@@ -1,0 +1,156 @@
+//! Files of snapshots on a disk that fails on request, and a store that must agree with its log.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use journal::{Disk, FaultyDisk};
+use paxos::{
+    BatchId, Configuration, Envelope, Member, Message, NodeId, Now, Output, Recovered, Replica,
+    Settings, Slot, Value,
+};
+
+use super::{Done, Files, Job, load_newest};
+use crate::batch::BatchBuilder;
+use crate::node::{Effects, Node};
+use crate::store::{SnapshotStep, Store};
+
+const NOW: Now = Now { mono_us: 1_000_000, wall_ms: 1_000_000 };
+
+/// A store with one value, and the jobs that write it down.
+fn jobs(below: Slot, value_bytes: usize) -> Vec<Job> {
+    let mut store = Store::new();
+    let value = vec![b'v'; value_bytes];
+    let applying = crate::store::Applying { slot: 1, time_ms: 1, seed: 0 };
+    store.apply(applying, &[b"SET", b"key", &value]);
+    let head = store.begin_snapshot();
+    let mut jobs = vec![Job::Begin { below, head, configuration: Configuration::default() }];
+    while let Some(step) = store.snapshot_step(1 << 20) {
+        match step {
+            SnapshotStep::Chunk(chunk) => jobs.push(Job::Chunk(chunk)),
+            SnapshotStep::Done => jobs.push(Job::End { below, started_us: 0 }),
+        }
+    }
+    jobs
+}
+
+fn names(disk: &dyn Disk) -> Vec<String> {
+    disk.list().expect("list the folder")
+}
+
+/// PITFALLS 11, 59: what a failed attempt leaves behind keeps a full disk full.
+#[test]
+fn a_snapshot_that_finds_no_room_leaves_nothing() {
+    let disk = FaultyDisk::new(1);
+    let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+    disk.set_capacity(Some(2 << 20));
+    let mut files = Files::new(Arc::clone(&shared));
+    for below in [10, 20, 30] {
+        let done: Vec<Done> =
+            jobs(Slot(below), 4 << 20).into_iter().filter_map(|job| files.work(job)).collect();
+        assert!(matches!(done[..], [Done::WriteFailed { .. }]), "{} reports", done.len());
+        assert_eq!(names(&*shared), Vec::<String>::new());
+    }
+    // The same for one that is received: the newer replaces the older, a failed one goes.
+    for below in [40, 50, 60] {
+        let bytes = Bytes::from(vec![1; 1 << 20]);
+        let part = |offset| Job::Receive {
+            from: NodeId(1),
+            below: Slot(below),
+            offset,
+            total: 8 << 20,
+            bytes: bytes.clone(),
+        };
+        let received = files.work(part(0));
+        assert!(matches!(received, Some(Done::Received { have, .. }) if have == 1 << 20));
+        assert_eq!(names(&*shared).len(), 1);
+    }
+    // With room again, it works.
+    disk.set_capacity(None);
+    let done: Vec<Done> =
+        jobs(Slot(70), 4 << 20).into_iter().filter_map(|job| files.work(job)).collect();
+    assert!(matches!(done[..], [Done::Written { below: Slot(70), .. }]));
+}
+
+/// PITFALLS 6, 7: the log is trimmed on the word of a named file, so none gets its name unread.
+#[test]
+fn a_snapshot_that_does_not_read_back_gets_no_name() {
+    let disk: Arc<dyn Disk> = Arc::new(FaultyDisk::new(1));
+    let mut files = Files::new(Arc::clone(&disk));
+    let damaged = jobs(Slot(10), 1_000).into_iter().map(|job| match job {
+        Job::Chunk(mut chunk) => {
+            chunk.truncate(chunk.len() / 2);
+            Job::Chunk(chunk)
+        }
+        other => other,
+    });
+    let done: Vec<Done> = damaged.filter_map(|job| files.work(job)).collect();
+    assert!(matches!(done[..], [Done::WriteFailed { .. }]), "{} reports", done.len());
+    assert_eq!(names(&*disk), Vec::<String>::new());
+
+    let done: Vec<Done> =
+        jobs(Slot(20), 1_000).into_iter().filter_map(|job| files.work(job)).collect();
+    assert!(matches!(done[..], [Done::Written { .. }]));
+    let found = load_newest(&*disk).expect("it is good");
+    assert_eq!(found.newest.expect("it is there").below, Slot(20));
+}
+
+/// Whatever is in a file: an error that names it, never a panic, and no more memory than the file.
+#[test]
+fn a_damaged_file_is_an_error() {
+    let disk = FaultyDisk::new(1);
+    let shared: Arc<dyn Disk> = Arc::new(disk.clone());
+    let mut files = Files::new(Arc::clone(&shared));
+    let done: Vec<Done> =
+        jobs(Slot(20), 300).into_iter().filter_map(|job| files.work(job)).collect();
+    assert!(matches!(done[..], [Done::Written { .. }]));
+    let name = names(&*shared).pop().expect("the file");
+    let length = disk.contents(&name).len() as u64;
+    for offset in 0..length {
+        for mask in [0x01, 0x80] {
+            disk.flip(&name, offset, mask);
+            let error = load_newest(&*shared).err().expect("a flipped bit is noticed");
+            assert!(error.to_string().contains("byte"), "{error}");
+            disk.flip(&name, offset, mask);
+        }
+    }
+    for cut in 0..length {
+        let fork = disk.fork();
+        fork.truncate(&name, cut);
+        assert!(load_newest(&fork).is_err(), "cut at byte {cut} of {length}");
+    }
+    assert!(load_newest(&*shared).is_ok());
+}
+
+/// A snapshot is installed in the very turn in which the log has come as far by itself: store and
+/// replica must stand at the same slot (PITFALLS 69).
+#[test]
+fn an_install_meets_chosen_slots_that_are_not_applied_yet() {
+    for below in 1..=6 {
+        let members = (1..=3).map(|id| (NodeId(id), Member::default())).collect();
+        let configuration = Configuration { members, ..Configuration::default() };
+        let mut output = Output::default();
+        let settings = Settings::new(NodeId(2), 7, 0);
+        let recovered = Recovered::default();
+        let replica =
+            Replica::recover(settings, configuration.clone(), recovered, NOW, &mut output);
+        let behaviour = config::Behaviour::default();
+        let mut node = Node::new(replica, Store::new(), behaviour, 0, Slot::FIRST, output, NOW);
+        let values = (1..=4)
+            .map(|counter| {
+                let mut batch = BatchBuilder::default();
+                let argv: [&[u8]; 2] = [b"INCR", b"n"];
+                batch.push(&argv);
+                let id = BatchId { incarnation: 9, counter };
+                Value::Batch { id, payload: batch.finish(1, 0) }
+            })
+            .collect();
+        let message = Message::Chosen { first: Slot::FIRST, values };
+        node.received(NOW, Envelope { from: NodeId(1), to: NodeId(2), message });
+        node.install(NOW, Store::new(), Slot(below), configuration);
+        let mut effects = Effects::default();
+        node.turn(NOW, &mut effects);
+        let first_unapplied = Slot(below.max(5));
+        assert_eq!(node.first_unapplied(), first_unapplied, "a snapshot below {below}");
+        assert_eq!(node.replica.first_unchosen(), first_unapplied);
+    }
+}
