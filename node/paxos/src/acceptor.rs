@@ -12,7 +12,7 @@ use crate::message::{Accepted, PromisedEntry, Value};
 use crate::settings::Limits;
 
 /// One slot as this node holds it.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Entry {
     pub(crate) accepted: Accepted,
     pub(crate) value: Value,
@@ -24,7 +24,7 @@ pub(crate) struct Entry {
 /// - an entry that is `Chosen` never changes;
 /// - an entry below `first_kept` is chosen: it was learned again for a store that restarted from an
 ///   older snapshot, and is never spoken of to others.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Acceptor {
     promised: Ballot,
     entries: BTreeMap<Slot, Entry>,

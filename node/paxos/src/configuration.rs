@@ -6,7 +6,7 @@ use std::collections::BTreeMap;
 use crate::ballot::NodeId;
 
 /// The members of the group, what identifies them, and what all of them must agree on.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Configuration {
     pub number: u32,
     /// Ordered by id, so that every iteration is the same everywhere.
@@ -15,7 +15,7 @@ pub struct Configuration {
     pub store_version: u32,
 }
 
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Member {
     /// What people call it.
     pub name: String,
@@ -32,7 +32,7 @@ pub struct Member {
     pub http_address: String,
 }
 
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Role {
     #[default]
     Voter,

@@ -19,7 +19,7 @@ use crate::output::Deposed;
 use crate::settings::{ElectionStrategy, Settings};
 
 /// What this node knows of one peer.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Peer {
     pub(crate) heartbeat: Heartbeat,
     /// When that heartbeat arrived; `None` before the first, and for a leader whose connection closed.
@@ -58,7 +58,7 @@ pub(crate) enum Decision {
     StepDown(Deposed),
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub(crate) struct Election {
     settings: Settings,
     pub(crate) peers: BTreeMap<NodeId, Peer>,

@@ -11,7 +11,7 @@ use crate::ballot::Slot;
 use crate::message::{BatchId, Value};
 
 /// Invariant: every slot below `first_unchosen` is chosen and has been handed out once.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Learner {
     pub(crate) first_unchosen: Slot,
     /// Batches of this process by the one slot each was proposed in, until that slot is settled.
@@ -20,7 +20,7 @@ pub(crate) struct Learner {
 }
 
 /// One slot declared chosen.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Declared {
     pub(crate) slot: Slot,
     pub(crate) value: Value,

@@ -9,7 +9,7 @@ use crate::ballot::{Ballot, NodeId, Slot};
 use crate::configuration::Configuration;
 
 /// One message on its way.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct Envelope {
     pub from: NodeId,
     pub to: NodeId,
@@ -25,7 +25,7 @@ pub struct BatchId {
 }
 
 /// What a slot holds: "value v" of the papers.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Value {
     /// Fills a gap of a former leader, and opens each new leader's reign.
     Noop,
@@ -55,7 +55,7 @@ impl Value {
 
 /// How firmly an acceptor holds an entry. `Chosen` is the lecture's acceptedProposal = ∞, "will
 /// never change", and so it orders above every ballot.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Accepted {
     Under(Ballot),
     Chosen,
@@ -63,7 +63,7 @@ pub enum Accepted {
 
 /// One entry of a [`Message::Promise`]. `value` is absent when the Prepare said that the candidate
 /// holds the very entry (same slot, same ballot, and so the same value).
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct PromisedEntry {
     pub slot: Slot,
     pub accepted: Accepted,
@@ -71,7 +71,7 @@ pub struct PromisedEntry {
 }
 
 /// What a node says of itself with every heartbeat; the election reads nothing else.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Heartbeat {
     /// Number of this heartbeat, counted from the start of the sending process.
     pub sequence: u64,
@@ -99,7 +99,7 @@ pub struct Heartbeat {
     pub priority: u32,
 }
 
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Message {
     /// Phase 1a, for all slots ≥ `from_slot`. `holds` lists the entries (slot, ballot) that the
     /// candidate has accepted itself, so that acceptors may leave their values out.

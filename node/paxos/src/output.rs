@@ -15,7 +15,7 @@ use crate::message::{BatchId, Envelope, Message, Value};
 pub struct Position(pub u64);
 
 /// What is persisted. The journal sees bytes only; `node/src/wire.rs` lays them out.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Record {
     /// Nothing below this ballot will be promised or accepted any more. A node's own candidacy is
     /// such a promise, so the rounds that it has used are durable before its first Prepare leaves.
@@ -51,7 +51,7 @@ pub struct ReadId(pub u64);
 
 /// Something that happened, for traces, metrics, the simulator's coverage table and the scripts.
 /// Never needed for correctness.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Note {
     /// Phase 1 of `ballot` begins.
     Preparing { ballot: Ballot },
@@ -72,7 +72,7 @@ pub enum Note {
     Tallied { slot: Slot, phase2_us: u64 },
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Deposed {
     /// Somebody promised a higher ballot and said so.
     Nacked,
@@ -120,7 +120,7 @@ pub struct Output {
 }
 
 /// A message that rests on records which may not be synced yet.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Withheld {
     pub(crate) after: Position,
     pub(crate) to: NodeId,

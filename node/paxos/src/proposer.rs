@@ -13,7 +13,7 @@ use crate::message::{Accepted, PromisedEntry, Value};
 use crate::quorum::Tally;
 use crate::settings::Limits;
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) enum Proposer {
     Following,
     Preparing(Preparing),
@@ -21,7 +21,7 @@ pub(crate) enum Proposer {
 }
 
 /// Phase 1 under way.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Preparing {
     pub(crate) ballot: Ballot,
     pub(crate) from_slot: Slot,
@@ -35,7 +35,7 @@ pub(crate) struct Preparing {
 }
 
 /// How much of one acceptor's answer has arrived.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Answer {
     /// All its entries below are here; `None` when all are.
     covered_to: Option<Slot>,
@@ -147,7 +147,7 @@ impl Preparing {
 }
 
 /// One slot in flight.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Proposal {
     pub(crate) value: Value,
     pub(crate) tally: Tally,
@@ -158,7 +158,7 @@ pub(crate) struct Proposal {
 }
 
 /// A slot that this ballot has tallied, until every member has it.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Settled {
     tally: Tally,
     sent_us: u64,
@@ -170,7 +170,7 @@ struct Settled {
 /// - `hint` ≤ every slot in `in_flight`; every slot below `hint` was known chosen when phase 1
 ///   ended, or was tallied by this ballot;
 /// - `in_flight` has no gap between `hint` and `next_slot`.
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 pub(crate) struct Leading {
     pub(crate) ballot: Ballot,
     pub(crate) next_slot: Slot,

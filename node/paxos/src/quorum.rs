@@ -7,7 +7,7 @@ use crate::configuration::Configuration;
 
 /// Who has answered one question. A node counts once, however often it answers (PITFALLS 15), and
 /// only if it is a voter of the configuration that rules.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Tally {
     nodes: BTreeSet<NodeId>,
 }

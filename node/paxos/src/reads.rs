@@ -11,7 +11,7 @@ use crate::configuration::Configuration;
 use crate::output::ReadId;
 use crate::quorum::Tally;
 
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Reads {
     round: u64,
     /// Not in a round yet.
@@ -19,7 +19,7 @@ pub(crate) struct Reads {
     under_way: Option<Round>,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug, Hash)]
 struct Round {
     number: u64,
     started_us: u64,

@@ -72,7 +72,7 @@ pub struct PeerView {
 /// - a message in `withheld` waits for a position that is not synced yet;
 /// - `learner.first_unchosen` is above every slot handed out in `Output::applicable`, and below
 ///   every other.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Replica {
     settings: Settings,
     configuration: Configuration,

@@ -1,5 +1,7 @@
 //! What a replica tells of itself: for pages, metrics and tests. Nothing here changes it.
 
+use std::hash::{Hash, Hasher};
+
 use super::{PeerView, Replica};
 use crate::ballot::{Ballot, NodeId, Slot};
 use crate::configuration::Configuration;
@@ -131,5 +133,27 @@ impl Replica {
 
     pub fn election_strategy(&self) -> ElectionStrategy {
         self.settings.election
+    }
+
+    /// Feeds `hasher` with everything that decides what this replica may say, promise, accept and
+    /// declare from here on, and with nothing of its clocks, chances and counters: while time
+    /// stands still, two replicas that hash alike answer alike. For a search that must know which
+    /// states it has seen.
+    pub fn hash_standing<H: Hasher>(&self, hasher: &mut H) {
+        self.configuration.hash(hasher);
+        self.acceptor.hash(hasher);
+        self.proposer.hash(hasher);
+        self.learner.hash(hasher);
+        self.reads.hash(hasher);
+        self.highest_seen.hash(hasher);
+        self.batch_count.hash(hasher);
+        for withheld in &self.withheld {
+            withheld.after.0.saturating_sub(self.synced.0).hash(hasher);
+            withheld.to.hash(hasher);
+            withheld.message.hash(hasher);
+        }
+        for (node, peer) in &self.election.peers {
+            (node, peer.first_unchosen, peer.sent_chosen.map(|(below, _)| below)).hash(hasher);
+        }
     }
 }
