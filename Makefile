@@ -18,7 +18,7 @@ BIN    := target/release
 CTL    := $(BIN)/paxosctl
 
 .PHONY: help compile clean run up gen down kill show ssh_up ssh_down ssh_show test bench sim \
-        lab_up lab_down monitor_up monitor_down check mutants
+        lab_up lab_down monitor_up monitor_down check mutants model
 
 help: ## this list
 	@sed -n 's/^\([a-z_]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null \
@@ -94,6 +94,9 @@ bench: compile ## writes and reads per second against etcd in the same run
 
 sim: ## SEEDS simulated runs of the protocol on all cores
 	SEEDS=$(SEEDS) cargo test --locked -p paxos --test simulator -- --nocapture
+
+model: ## STATES=n states of each model of the protocol, breadth first (0: all)
+	STATES=$(or $(STATES),1000000) cargo test --locked -p paxos --test model -- --nocapture --test-threads=1
 
 mutants: ## break the protocol's rules one by one and show what catches each
 	cargo test --locked -p paxos --features mutants --test mutants -- --nocapture

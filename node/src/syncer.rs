@@ -28,6 +28,8 @@ pub struct SyncState {
     synced: AtomicU64,
     /// When the oldest group that is not synced was handed over; 0 when all are.
     unsynced_since_us: AtomicU64,
+    /// Bytes of records handed over that are not synced yet.
+    unsynced_bytes: AtomicU64,
     full: AtomicBool,
     failure: Mutex<Option<String>>,
     pub journal_bytes: AtomicU64,
@@ -59,9 +61,24 @@ impl SyncState {
     }
 
     /// What cannot be written down is not taken in: the sender repeats it, and nothing piles up in
-    /// front of a full disk.
+    /// front of a disk that is full or hangs (PITFALLS 44, 45, 59).
     pub fn takes_in(&self, message: &Message) -> bool {
-        !(matches!(message, Message::Accept { .. }) && self.is_full())
+        match message {
+            Message::Accept { .. } | Message::Chosen { .. } => {
+                !self.is_full() && self.unsynced_bytes.load(Relaxed) < UNSYNCED_BYTES_MAX
+            }
+            // Their answers list the log and wait for the disk, and they teach what is chosen.
+            Message::Prepare { .. } | Message::Promise { .. } => {
+                self.unsynced_bytes.load(Relaxed) < UNSYNCED_BYTES_MAX
+            }
+            _ => true,
+        }
+    }
+
+    /// A group of so many bytes was handed over.
+    pub fn hand_over(&self, bytes: u64, now_us: u64) {
+        self.unsynced_bytes.fetch_add(bytes, Relaxed);
+        self.begin(now_us);
     }
 
     /// A group was handed over, or its writing begins.
@@ -84,6 +101,9 @@ impl SyncState {
         } else {
             self.unsynced_since_us.store(since_us, Relaxed);
         }
+        let unsynced_bytes = self.unsynced_bytes.load(Relaxed);
+        assert!(settled.synced_bytes <= unsynced_bytes, "more was synced than was handed over");
+        self.unsynced_bytes.fetch_sub(settled.synced_bytes, Relaxed);
         if let Some(position) = settled.synced {
             self.synced.store(position.0, Relaxed);
         }
@@ -141,7 +161,7 @@ impl Syncer {
     }
 
     pub fn append(&self, append: Append) {
-        self.state.begin(clock::now().mono_us);
+        self.state.hand_over(append.len_bytes(), clock::now().mono_us);
         self.order(Order::Append(append));
     }
 
@@ -178,6 +198,8 @@ const IDLE: Duration = Duration::from_millis(100);
 const FULL_PAUSE: Duration = Duration::from_millis(50);
 /// A group that waits this long for its sync makes the node grey: it could not accept now.
 const UNSYNCED_US_MAX: u64 = 500_000;
+/// Records may wait for the disk up to this many bytes; then no more are taken in.
+const UNSYNCED_BYTES_MAX: u64 = 64 << 20;
 /// Orders taken at once, at most, so that the first of them is not kept waiting.
 const ORDERS_MAX: usize = 1_024;
 
@@ -258,4 +280,42 @@ pub fn describe(error: &dyn std::error::Error) -> String {
         source = cause.source();
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use bytes::Bytes;
+    use paxos::{Ballot, BatchId, Slot, Value};
+
+    use super::*;
+
+    /// PITFALLS 44, 45, 59: whatever is repeated to a node whose disk hangs or is full must not
+    /// pile up in its memory; what costs no record still passes.
+    #[test]
+    fn nothing_piles_up_in_front_of_the_disk() {
+        let value = Value::Batch { id: BatchId::default(), payload: Bytes::new() };
+        let accept = Message::Accept {
+            ballot: Ballot::ZERO,
+            slot: Slot::FIRST,
+            value: value.clone(),
+            hint: Slot::ZERO,
+        };
+        let chosen = Message::Chosen { first: Slot::FIRST, values: vec![value] };
+        let prepare =
+            Message::Prepare { ballot: Ballot::ZERO, from_slot: Slot::FIRST, holds: Vec::new() };
+        let state = SyncState::default();
+        let taken = |state: &SyncState| {
+            [&accept, &chosen, &prepare, &Message::Ping].map(|message| state.takes_in(message))
+        };
+        assert_eq!(taken(&state), [true, true, true, true]);
+        state.set_full(true);
+        assert_eq!(taken(&state), [false, false, true, true], "a full disk may still promise");
+        state.set_full(false);
+        state.hand_over(UNSYNCED_BYTES_MAX, 1);
+        assert_eq!(taken(&state), [false, false, false, true], "the disk hangs");
+        let synced_bytes = UNSYNCED_BYTES_MAX;
+        let settled = Settled { synced: Some(Position(7)), synced_bytes, ..Settled::default() };
+        state.settle(&settled, false, 2);
+        assert_eq!(taken(&state), [true, true, true, true]);
+    }
 }

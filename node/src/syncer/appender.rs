@@ -48,6 +48,14 @@ impl Append {
     }
 }
 
+impl Append {
+    /// What it holds of memory, about.
+    pub fn len_bytes(&self) -> u64 {
+        let records = self.records.iter().map(|(_, bytes)| 64 + bytes.len() as u64);
+        records.sum::<u64>() + self.checkpoint.len() as u64
+    }
+}
+
 #[derive(Debug)]
 pub enum Order {
     Append(Append),
@@ -61,6 +69,8 @@ pub enum Order {
 pub struct Settled {
     /// Everything up to here is durable, if anything new is.
     pub synced: Option<Position>,
+    /// [`Append::len_bytes`] of the groups that are durable now.
+    pub synced_bytes: u64,
     /// A group did not fit: it waits, with all behind it.
     pub waits_for_space: bool,
     /// Writes that grow should not be taken now.
@@ -75,6 +85,7 @@ pub struct Appender {
     waiting: VecDeque<Order>,
     /// Appended, not synced.
     appended: Option<Position>,
+    appended_bytes: u64,
     trim_below: Option<u64>,
     waits_for_space: bool,
     stop: bool,
@@ -88,6 +99,7 @@ impl Appender {
             journal,
             waiting: VecDeque::new(),
             appended: None,
+            appended_bytes: 0,
             trim_below: None,
             waits_for_space: false,
             stop: false,
@@ -108,7 +120,10 @@ impl Appender {
         while let Some(order) = self.waiting.pop_front() {
             match order {
                 Order::Append(append) => match self.append(&append) {
-                    Ok(()) => self.appended = Some(append.position),
+                    Ok(()) => {
+                        self.appended = Some(append.position);
+                        self.appended_bytes += append.len_bytes();
+                    }
                     Err(error) if error.is_full() => {
                         self.waiting.push_front(Order::Append(append));
                         self.waits_for_space = true;
@@ -149,6 +164,7 @@ impl Appender {
         }
         Ok(Settled {
             synced: self.appended.take(),
+            synced_bytes: std::mem::take(&mut self.appended_bytes),
             waits_for_space: self.waits_for_space,
             full: self.waits_for_space || !self.journal.can_grow(),
             // What waits for space was never acknowledged to anybody: it may be dropped at a stop.

@@ -96,6 +96,10 @@ impl Replica {
             PrepareAnswer::Promise { raised } => {
                 if raised {
                     self.write_promise(now, ballot, output);
+                } else if self.waits_for_sync(from, |message| {
+                    matches!(message, Message::Promise { ballot: held, .. } if *held == ballot)
+                }) {
+                    return;
                 }
                 // Everything that the answer speaks of has to be on disk, not only the promise.
                 let first_unchosen = self.learner.first_unchosen;
@@ -166,6 +170,7 @@ impl Replica {
         if self.acceptor.promised() > promised_before {
             self.promise_raised(now, ballot, output);
         }
+        let mut repeated = false;
         match answer {
             AcceptAnswer::Refuse => return self.refuse(from, ballot, output),
             AcceptAnswer::Behind => return self.answer_behind(from, ballot, output),
@@ -180,6 +185,11 @@ impl Replica {
                 }
             }
             AcceptAnswer::Held { raised } => {
+                let is_answered = |message: &Message| {
+                    matches!(message, Message::Accepted { ballot: held, slot: at, .. }
+                        if (*held, *at) == (ballot, slot))
+                };
+                repeated = !raised && self.waits_for_sync(from, is_answered);
                 if raised {
                     self.record(Record::Promised(ballot), output);
                     self.promised_at = self.written;
@@ -190,6 +200,9 @@ impl Replica {
             self.election.on_leader_message(ballot, now.mono_us);
             self.take_hint(ballot, hint, output);
             self.declare(now, output);
+        }
+        if repeated {
+            return;
         }
         let first_unchosen = self.learner.first_unchosen;
         let accepted = Message::Accepted { ballot, slot, first_unchosen };

@@ -77,6 +77,12 @@ impl Replica {
         self.withheld.insert(place, Withheld { after, to, message });
     }
 
+    /// Does an answer to `to` already wait for the disk? A question that is repeated while the disk
+    /// hangs must not add an answer each time (PITFALLS 44).
+    pub(super) fn waits_for_sync(&self, to: NodeId, is_answer: impl Fn(&Message) -> bool) -> bool {
+        self.withheld.iter().any(|withheld| withheld.to == to && is_answer(&withheld.message))
+    }
+
     pub(super) fn write_promise(&mut self, now: Now, ballot: Ballot, output: &mut Output) {
         self.record(Record::Promised(ballot), output);
         self.promised_at = self.written;

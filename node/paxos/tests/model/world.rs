@@ -180,9 +180,7 @@ impl World {
             }
             if bounds.heartbeats && node.replica.leading().is_some() {
                 let others = self.nodes.iter().map(|other| other.replica.id());
-                actions.extend(
-                    others.filter(|to| *to != id).map(|to| Action::Reconnect(id, to)),
-                );
+                actions.extend(others.filter(|to| *to != id).map(|to| Action::Reconnect(id, to)));
             }
             if can_crash {
                 actions.push(Action::Crash(id));
@@ -240,9 +238,7 @@ impl World {
                     Some(())
                 })
             }
-            Action::Crash(id) => {
-                world.run(id, Some(usize::MAX), bounds, messages, |_, _| Some(()))
-            }
+            Action::Crash(id) => world.run(id, Some(usize::MAX), bounds, messages, |_, _| Some(())),
         };
         outcome.map(|checked| checked.map(|()| world))
     }
