@@ -13,6 +13,9 @@ use super::tools::{Attempt, LabError, call, call_with, kill, processes_in};
 const ALIAS: &str = "paxos lab";
 /// Its own table, so that no rule that somebody else put into a host is touched.
 const TABLE: &str = "inet paxos_lab_cut";
+/// How often a number is tried to be taken, and how long a tool without its caller may linger.
+const ATTEMPTS: usize = 3;
+const LINGERING: Duration = Duration::from_millis(50);
 
 /// Which packets a host loses, both ways.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,13 +71,27 @@ impl Switch {
             .hint("paxosctl lab list"));
         };
         let switch = Switch::of(name, dir, index);
-        let namespace = switch.namespace();
+        // The tool that a killed `up` had called outlives it for a moment, and may just have made
+        // what is made here. Whatever it was, nobody owns it: away with it, and once more.
+        for _ in 1..ATTEMPTS {
+            if switch.take_number().is_ok() {
+                return Ok(switch);
+            }
+            std::thread::sleep(LINGERING);
+            remove(index)?;
+        }
+        switch.take_number()?;
+        Ok(switch)
+    }
+
+    /// The namespace, the cable, and last the alias that says whose they are.
+    fn take_number(&self) -> Result<(), LabError> {
+        let (namespace, device) = (self.namespace(), self.namespace());
         call("ip", &["netns", "add", &namespace])?;
-        let device = switch.namespace();
         let cable = ["link", "add", &device, "type", "veth", "peer", "name", "uplink"];
         call("ip", &[&cable[..], &["netns", &namespace]].concat())?;
-        call("ip", &["link", "set", "dev", &device, "alias", &switch.alias])?;
-        Ok(switch)
+        call("ip", &["link", "set", "dev", &device, "alias", &self.alias])?;
+        Ok(())
     }
 
     pub(super) fn index(&self) -> u8 {
