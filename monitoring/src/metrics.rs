@@ -187,6 +187,12 @@ table! {
         "Bytes that the journal's segments take on disk.");
     DATA_DISK_FREE = gauge("paxos_data_disk_free_bytes", Unit::Bytes,
         "Free space of the file system that holds the node's data.");
+    RECOVERING = gauge("paxos_recovering", Unit::Bool,
+        "Whether this process still reads its disk before it takes part.");
+    RECOVERY_RECORDS = counter("paxos_recovery_records_total", Unit::Count,
+        "Records of the journal that this process has read at its start.");
+    RECOVERY_BYTES = counter("paxos_recovery_read_bytes_total", Unit::Bytes,
+        "Bytes of the journal's records that this process has read at its start.");
     SNAPSHOTS = counter("paxos_snapshots_total", Unit::Count,
         "Snapshots written to disk, sent to a peer, or installed from one.")
         .by(&["kind", "result"]);

@@ -1,5 +1,6 @@
 //! From a configuration to a running node: identity, journal, snapshot, recovery, ports. Whatever
-//! is wrong is found before the first port opens, and nothing is deleted.
+//! is wrong is found before a port for clients or peers opens, and nothing is deleted. Only the
+//! read-only pages open first, so that a long recovery can be watched.
 
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
@@ -59,11 +60,21 @@ pub async fn run(config: NodeConfig, config_path: &Path, set_filter: SetFilter) 
     let process = identity::begin_process(&config.data_dir)?;
     let snapshot_disk: Arc<dyn Disk> =
         Arc::new(RealDisk::create(config.data_dir.join(SNAPSHOT_DIR))?);
-    let Start { journal, node, snapshots, .. } =
-        recover(&config, &identity, process, members, disk, Arc::clone(&snapshot_disk))?;
-
     let metrics = Arc::new(Metrics::new(crate::VERSION, crate::GIT_SHA));
     let published = Arc::new(Published::new(Arc::clone(&metrics)));
+    // Before anything is read: a long recovery shows how far it has come.
+    let scrape_from = config.security.scrape_from.iter().map(|network| network.parse());
+    let http_settings = HttpSettings {
+        listen: config.listen.http,
+        scrape_from: scrape_from.collect::<Result<_, _>>()?,
+        limits: http::Limits::default(),
+        ready_within: Default::default(),
+    };
+    let _http = Http::start(http_settings, Arc::clone(&published))
+        .with_context(|| format!("serve pages on {}", config.listen.http))?;
+    let Start { journal, node, snapshots, .. } =
+        recover(&config, &identity, process, members, disk, Arc::clone(&snapshot_disk), &metrics)?;
+
     let wake = Arc::new(Notify::new());
     let observe = {
         let metrics = Arc::clone(&metrics);
@@ -89,15 +100,6 @@ pub async fn run(config: NodeConfig, config_path: &Path, set_filter: SetFilter) 
     };
     let (links, link_events) =
         Links::start(&identity, process, node.configuration(), link_settings)?;
-    let scrape_from = config.security.scrape_from.iter().map(|network| network.parse());
-    let http_settings = HttpSettings {
-        listen: config.listen.http,
-        scrape_from: scrape_from.collect::<Result<_, _>>()?,
-        limits: http::Limits::default(),
-        ready_within: Default::default(),
-    };
-    let _http = Http::start(http_settings, Arc::clone(&published))
-        .with_context(|| format!("serve pages on {}", config.listen.http))?;
     let (admin_requests, admin) = mpsc::channel(16);
     let _admin = admin::serve(&config.data_dir, admin_requests)?;
 
@@ -240,6 +242,7 @@ fn recover(
     initial: Configuration,
     disk: RealDisk,
     snapshots: Arc<dyn Disk>,
+    metrics: &Metrics,
 ) -> Result<Start> {
     let started = std::time::Instant::now();
     let now = clock::now();
@@ -254,7 +257,10 @@ fn recover(
         first_start: process.starts == 1,
         seed: process.nonce ^ now.mono_us,
     };
-    let start = recovery::recover(origin, now)?;
+    let start = recovery::recover_watched(origin, now, &mut |bytes| {
+        metrics.recovery_records.inc();
+        metrics.recovery_bytes.inc_by(bytes as u64);
+    })?;
     let (node, found) = (&start.node, &start.found);
     tracing::info!(
         snapshot_below = %start.snapshot_below,

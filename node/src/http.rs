@@ -243,10 +243,7 @@ async fn metrics(State(pages): State<Arc<Pages>>) -> Response {
 async fn healthz(State(pages): State<Arc<Pages>>) -> Response {
     let limit = pages.limits.core_silence_max;
     match pages.published.newest() {
-        None => {
-            let uptime = pages.published.uptime().as_secs();
-            plain(StatusCode::OK, format!("ok: recovering for {uptime} s\n"))
-        }
+        None => plain(StatusCode::OK, format!("ok: {}\n", recovering(&pages.published))),
         Some((age, _)) if age > limit => {
             let text = format!("the core loop has not turned for {} ms\n", age.as_millis());
             plain(StatusCode::SERVICE_UNAVAILABLE, text)
@@ -257,7 +254,8 @@ async fn healthz(State(pages): State<Arc<Pages>>) -> Response {
 
 async fn readyz(State(pages): State<Arc<Pages>>) -> Response {
     let Some((age, status)) = pages.published.newest() else {
-        return plain(StatusCode::SERVICE_UNAVAILABLE, "not ready: recovering\n");
+        let text = format!("not ready: {}\n", recovering(&pages.published));
+        return plain(StatusCode::SERVICE_UNAVAILABLE, text);
     };
     let status = NodeStatus { age_ms: millis(age), ..NodeStatus::clone(&status) };
     match status.readiness(pages.ready_within) {
@@ -268,7 +266,8 @@ async fn readyz(State(pages): State<Arc<Pages>>) -> Response {
 
 async fn status(State(pages): State<Arc<Pages>>) -> Response {
     let Some((age, status)) = pages.published.newest() else {
-        return plain(StatusCode::SERVICE_UNAVAILABLE, "no status yet: recovering\n");
+        let text = format!("no status yet: {}\n", recovering(&pages.published));
+        return plain(StatusCode::SERVICE_UNAVAILABLE, text);
     };
     let metrics = pages.published.metrics();
     let status = NodeStatus {
@@ -281,6 +280,14 @@ async fn status(State(pages): State<Arc<Pages>>) -> Response {
     page.push('\n');
     let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "no-store")];
     (headers, page).into_response()
+}
+
+/// How far a node has come that still reads its disk.
+fn recovering(published: &Published) -> String {
+    let metrics = published.metrics();
+    let (records, bytes) = (metrics.recovery_records.get(), metrics.recovery_bytes.get());
+    let seconds = published.uptime().as_secs();
+    format!("recovering for {seconds} s, {records} records ({} MiB) read", bytes >> 20)
 }
 
 fn millis(duration: Duration) -> u64 {
@@ -446,9 +453,15 @@ mod tests {
     async fn a_node_that_recovers_is_alive_but_neither_ready_nor_known() {
         let pages = pages(&[], Duration::ZERO);
         assert_eq!(ask(&pages, STRANGER, "GET", "/healthz").await.0, 200);
-        assert_eq!(ask(&pages, STRANGER, "GET", "/readyz").await.1, "not ready: recovering\n");
+        pages.published.metrics().recovery_records.inc_by(7);
+        let (code, text) = ask(&pages, STRANGER, "GET", "/readyz").await;
+        assert_eq!(code, 503);
+        assert_eq!(text, "not ready: recovering for 0 s, 7 records (0 MiB) read\n");
         assert_eq!(ask(&pages, "127.0.0.1", "GET", "/status").await.0, 503);
-        assert_eq!(ask(&pages, "127.0.0.1", "GET", "/metrics").await.0, 200);
+        let (code, page) = ask(&pages, "127.0.0.1", "GET", "/metrics").await;
+        assert_eq!(code, 200);
+        assert!(page.contains("\npaxos_recovering 1\n"), "{page}");
+        assert!(page.contains("\npaxos_recovery_records_total 7\n"), "{page}");
     }
 
     #[tokio::test]

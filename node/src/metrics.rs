@@ -58,6 +58,8 @@ pub struct Metrics {
     pub batch_commands: Histogram,
 
     sync_seconds: Histogram,
+    pub recovery_records: IntCounter,
+    pub recovery_bytes: IntCounter,
     pub journal_written_bytes: IntCounter,
     pub client_connections: IntGauge,
     pub client_inflight: IntGauge,
@@ -150,6 +152,8 @@ impl Metrics {
             phase2_seconds: e.histogram(&table::PHASE2_DURATION),
             apply_seconds: e.histogram(&table::APPLY_DURATION),
             batch_commands: e.histogram(&table::BATCH_SIZE),
+            recovery_records: e.counter(&table::RECOVERY_RECORDS),
+            recovery_bytes: e.counter(&table::RECOVERY_BYTES),
             journal_written_bytes: e.counter(&table::JOURNAL_WRITTEN_BYTES),
             client_connections: e.gauge(&table::CLIENT_CONNECTIONS),
             client_inflight: e.gauge(&table::CLIENT_INFLIGHT),
@@ -254,6 +258,7 @@ impl Metrics {
     pub fn page(&self, status: Option<&NodeStatus>) -> String {
         let wall = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap_or_default();
         self.gauges.node_time.set(wall.as_secs_f64());
+        self.gauges.recovering.set(i64::from(status.is_none()));
         if let Some(status) = status {
             self.gauges.set(status);
             for peer in &status.peers {

@@ -7,10 +7,18 @@ use std::process::{Command, Stdio};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::{Bytes, BytesMut};
+use config::{
+    Behaviour, ClientSecurity, Listen, MemberConfig, Members, NodeConfig, PeerSecurity, Role,
+    Security, Trace,
+};
+use journal::{Group, Journal, Options, RealDisk};
 use monitoring::status::{NodeStatus, Peer, ReadyWithin};
 use node::http::{Http, HttpSettings, Limits};
 use node::metrics::Metrics;
 use node::published::Published;
+use node::wire;
+use paxos::{Ballot, NodeId, Record, Slot, Value};
 
 fn start(limits: Limits) -> (Http, Arc<Published>) {
     let metrics = Arc::new(Metrics::new("1.2.3", "abc"));
@@ -173,4 +181,121 @@ fn a_taken_port_is_an_error_of_the_start_and_the_end_frees_it() {
     let address = http.local_address();
     drop(http);
     assert!(TcpStream::connect(address).is_err());
+}
+
+/// A node with a long journal shows how far it has come from the moment that it starts.
+#[test]
+fn a_long_recovery_can_be_watched() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = formatted(folder.path());
+    fill_journal(&config, 200_000);
+    let node = std::process::Command::new(env!("CARGO_BIN_EXE_paxos-node"))
+        .arg("--config")
+        .arg(folder.path().join("node.toml"))
+        .stdin(Stdio::null())
+        .stderr(Stdio::null())
+        .spawn()
+        .unwrap();
+    let _node = Child(node);
+    let http = config.listen.http;
+    let ask = |path: &str| TcpStream::connect(http).is_ok().then(|| get(http, path));
+    let mut records = Vec::new();
+    eventually("the recovery ends", || {
+        // In this order: while records are still being read, nobody was let in.
+        let client = TcpStream::connect(config.listen.client);
+        let Some((head, text)) = ask("/readyz") else { return false };
+        if let Some(progress) = text.strip_prefix("not ready: recovering for ") {
+            assert!(head.starts_with("HTTP/1.1 503 "), "{head}");
+            let read = progress.split(' ').nth(2).unwrap().parse::<u64>().unwrap();
+            records.push(read);
+            let (head, text) = get(http, "/healthz");
+            assert!(head.starts_with("HTTP/1.1 200 ") && text.starts_with("ok"), "{head} {text}");
+            assert!(client.is_err() || read >= 200_000, "a client was let in after {read}");
+            return false;
+        }
+        true
+    });
+    assert!(records.len() > 1, "the recovery was seen {} times", records.len());
+    assert!(records.is_sorted(), "{records:?}");
+    let page = get(http, "/metrics").1;
+    assert!(page.contains("\npaxos_recovering 0\n"), "{page}");
+    let total = page.lines().find_map(|line| line.strip_prefix("paxos_recovery_records_total "));
+    assert!(total.unwrap().parse::<u64>().unwrap() >= 200_000, "{page}");
+}
+
+/// Killed by its pid when it is no longer needed.
+struct Child(std::process::Child);
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// A formatted node that is alone in its cluster.
+fn formatted(folder: &std::path::Path) -> NodeConfig {
+    let free = |_| std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let held: Vec<std::net::TcpListener> = (0..3).map(free).collect();
+    let at = |index: usize| held[index].local_addr().unwrap();
+    let config = NodeConfig {
+        schema: 1,
+        cluster: "pages".into(),
+        cluster_uuid: "0123456789abcdef0123456789abcdef".into(),
+        id: 1,
+        name: "n1".into(),
+        data_dir: folder.join("data"),
+        listen: Listen { client: at(0), peer: at(1), http: at(2) },
+        security: Security {
+            peers: PeerSecurity::Plain,
+            clients: ClientSecurity::Open,
+            scrape_from: Vec::new(),
+        },
+        users: Vec::new(),
+        behaviour: Behaviour { segment_bytes: 32 << 20, ..Behaviour::default() },
+        trace: Trace::default(),
+    };
+    std::fs::write(folder.join("node.toml"), config.to_toml()).unwrap();
+    let public = node::boot::format(&config).unwrap();
+    let public: serde_json::Value = serde_json::to_value(public).unwrap();
+    let member = MemberConfig {
+        id: 1,
+        name: "n1".into(),
+        role: Role::Voter,
+        incarnation: public["incarnation"].as_str().unwrap().to_owned(),
+        public_key: public["public_key"].as_str().unwrap().to_owned(),
+        peer: config.listen.peer.to_string(),
+        client: config.listen.client.to_string(),
+        http: config.listen.http.to_string(),
+    };
+    let members = Members { cluster_uuid: config.cluster_uuid.clone(), members: vec![member] };
+    std::fs::write(folder.join("members.toml"), members.to_toml()).unwrap();
+    config
+}
+
+/// Entries that one ballot has accepted, none of them known chosen yet.
+fn fill_journal(config: &NodeConfig, records: u64) {
+    let disk = Arc::new(RealDisk::open(config.data_dir.join("journal")).unwrap());
+    let options = Options {
+        segment_bytes: config.behaviour.segment_bytes,
+        reserve_bytes: config.behaviour.segment_bytes,
+        ..Options::default()
+    };
+    let (mut journal, _) = Journal::open(disk, options, &mut |_| Ok(())).unwrap();
+    let ballot = Ballot { configuration: 0, round: 1, node: NodeId(1) };
+    for first in (1..=records).step_by(1_000) {
+        let encoded: Vec<(u64, Bytes)> = (first..first + 1_000)
+            .map(|slot| {
+                let mut bytes = BytesMut::new();
+                let record = Record::Accepted { slot: Slot(slot), ballot, value: Value::Noop };
+                wire::encode_record(&record, &mut bytes);
+                (slot, bytes.freeze())
+            })
+            .collect();
+        let records: Vec<(u64, &[u8])> =
+            encoded.iter().map(|(label, bytes)| (*label, &bytes[..])).collect();
+        let checkpoint = wire::encode_records(&[]);
+        journal.append(Group { records: &records, checkpoint: &checkpoint }).unwrap();
+    }
+    journal.sync().unwrap();
 }

@@ -9,6 +9,7 @@ use super::{seconds, signed};
 
 pub(super) struct Gauges {
     pub(super) node_time: Gauge,
+    pub(super) recovering: IntGauge,
     configuration_number: IntGauge,
     voters: IntGauge,
     is_voter: IntGauge,
@@ -34,6 +35,7 @@ impl Gauges {
     pub(super) fn new(e: &Exposition) -> Gauges {
         let gauges = Gauges {
             node_time: e.gauge_f64(&table::NODE_TIME),
+            recovering: e.gauge(&table::RECOVERING),
             configuration_number: e.gauge(&table::CONFIGURATION_NUMBER),
             voters: e.gauge(&table::VOTERS),
             is_voter: e.gauge(&table::IS_VOTER),
