@@ -53,7 +53,7 @@ impl Node {
         };
         let time_ms = batch.stamp_ms.max(self.store.time_ms());
         let applying = Applying { slot: slot.0, time_ms, seed: batch.seed };
-        self.store.mark_time(time_ms);
+        self.store.mark_time(applying);
         let mut items = VecDeque::from(items);
         let mut argv = Vec::new();
         loop {

@@ -2,10 +2,10 @@
 
 use super::keyspace::natural;
 use super::record::{Form, Parts};
-use super::{Applying, DUE_PER_COMMAND, LongDouble, Store};
+use super::{Applying, DUE_PER_COMMAND, LongDouble, Store, Transaction};
 use crate::command::number::{NOT_AN_INTEGER, parse_i64};
 use crate::command::operation::{
-    Condition, Deadline, ExpireCondition, Expiry, GetExExpiry, Operation, Write,
+    Condition, Deadline, ExpireCondition, Expiry, GetExExpiry, Operation, Read, Write,
 };
 use crate::command::{self, NOT_A_FLOAT};
 use crate::resp::Reply;
@@ -20,14 +20,31 @@ impl Store {
     /// Carries out one command of an entry. Whatever `argv` holds there is an answer, the same on
     /// every node; an error has changed nothing.
     pub fn apply(&mut self, applying: Applying, argv: &[&[u8]]) -> Reply {
-        self.advance(applying.time_ms, DUE_PER_COMMAND);
+        self.advance(applying, DUE_PER_COMMAND);
+        match argv.first() {
+            Some(&Transaction::NAME) => self.transaction(applying, argv),
+            _ => self.carry_out(argv, |_, _| None),
+        }
+    }
+
+    /// One command. `read` is asked for the answers of reads, which are in the log only as part of
+    /// a transaction.
+    pub(super) fn carry_out(
+        &mut self,
+        argv: &[&[u8]],
+        read: impl FnOnce(&Store, Read<'_>) -> Option<Reply>,
+    ) -> Reply {
         let operation = command::check(argv).and_then(|spec| command::parse(spec, argv));
-        let reply = operation.and_then(|operation| match operation {
-            Operation::Write(write) => self.write(write),
-            _ => {
+        let reply = operation.and_then(|operation| {
+            let reply = match operation {
+                Operation::Write(write) => return self.write(write),
+                Operation::Read(query) => read(self, query),
+                Operation::Answer => None,
+            };
+            reply.ok_or_else(|| {
                 let name = command::shown(argv[0]);
-                Err(Reply::error(format!("ERR '{name}' is not a command of the log")))
-            }
+                Reply::error(format!("ERR '{name}' is not a command of the log"))
+            })
         });
         match reply {
             Ok(reply) | Err(reply) => reply,
@@ -99,7 +116,7 @@ impl Store {
         Some(Parts { key: record.key(), value, form, deadline_ms })
     }
 
-    fn exists(&mut self, key: &[u8]) -> bool {
+    pub(super) fn exists(&mut self, key: &[u8]) -> bool {
         self.live(key).is_some()
     }
 

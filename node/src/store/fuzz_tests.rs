@@ -145,7 +145,7 @@ fn reads_and_errors_change_nothing() {
         let mut store = Store::new();
         for _ in 0..500 {
             let entry = entry(&mut random, &mut time_ms);
-            store.mark_time(entry.time_ms);
+            store.mark_time(Applying { slot: 0, time_ms: entry.time_ms, seed: 0 });
             let before = store.state_hash();
             let argv: Vec<&[u8]> = entry.argv.iter().map(Vec::as_slice).collect();
             let clock_ms = entry.time_ms + random.random_range(0..200);

@@ -5,6 +5,7 @@
 //! [`Keyspace::clear`], which keep in step with the records, always:
 //! - the state hash, a wrapping sum over all records, the same whatever the order they came in;
 //! - the index of deadlines;
+//! - the table of last touches;
 //! - the snapshot in the making, which is handed an old record before it changes.
 
 use std::collections::BTreeMap;
@@ -13,6 +14,7 @@ use hashbrown::HashTable;
 use xxhash_rust::xxh3::xxh3_64;
 
 use super::record::{Form, Parts, Record};
+use super::touches::Touches;
 use super::walk::Walk;
 use crate::command::{HASH_SLOTS, hash_slot};
 
@@ -32,6 +34,11 @@ impl KeyHash {
 
     pub(super) fn slot(self) -> usize {
         ((self.0 & SLOT_MASK) >> SLOT_SHIFT) as usize
+    }
+
+    /// One of four parts of the hash slot.
+    pub(super) fn quarter(self) -> usize {
+        (self.0 >> (SLOT_SHIFT - 2)) as usize & 3
     }
 
     /// Place within the hash slot for `SCAN`, 39 bits: with the slot in front still a number that
@@ -62,6 +69,7 @@ pub(super) struct Keyspace {
     /// Raised when a snapshot begins; every record carries the one it was written in.
     pub(super) epoch: u32,
     pub(super) walk: Option<Walk>,
+    pub(super) touches: Touches,
     /// Cleared tables whose memory is yet to be given back.
     graveyard: Vec<HashSlot>,
 }
@@ -77,6 +85,7 @@ impl Keyspace {
             deadlines: BTreeMap::new(),
             epoch: 0,
             walk: None,
+            touches: Touches::new(),
             graveyard: Vec::new(),
         }
     }
@@ -208,6 +217,7 @@ impl Keyspace {
 
     /// Removes everything, in no time: what there was is given back by and by.
     pub(super) fn clear(&mut self) {
+        self.touch_all();
         let old = std::mem::replace(&mut self.slots, empty_slots());
         match &mut self.walk {
             // The snapshot still needs what it has not seen yet.
@@ -219,6 +229,20 @@ impl Keyspace {
         self.len = 0;
         self.record_bytes = 0;
         self.deadlines = BTreeMap::new();
+    }
+
+    /// Every key that is there is touched; of a fuller hash slot also those that might be.
+    fn touch_all(&mut self) {
+        const ONE_BY_ONE_MAX: usize = 4;
+        let occupied: Vec<usize> = self.occupied_slots(0).collect();
+        for slot in occupied {
+            let table = &self.slots[slot].table;
+            if table.len() > ONE_BY_ONE_MAX {
+                self.touches.touch_hash_slot(slot);
+            } else {
+                table.iter().for_each(|record| self.touches.touch(KeyHash::of(record.key())));
+            }
+        }
     }
 
     pub(super) fn bury(&mut self, slots: Box<[HashSlot]>) {
@@ -237,6 +261,7 @@ impl Keyspace {
 
     /// A record went from `before` to `after`; `None` for not being there.
     fn changed(&mut self, hash: KeyHash, before: Option<Before>, after: Option<Before>) {
+        self.touches.touch(hash);
         let slot = hash.slot();
         let (word, bit) = (&mut self.occupied[slot / 64], 1 << (slot % 64));
         if self.slots[slot].table.is_empty() {

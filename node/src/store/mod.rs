@@ -23,11 +23,14 @@ mod read;
 mod record;
 mod search;
 mod snapshot;
+mod touches;
+mod transaction;
 mod walk;
 
 pub use long_double::LongDouble;
 pub use search::KeySearch;
 pub use snapshot::{LoadError, Loader, SnapshotHead, SnapshotStep, Verifier};
+pub use transaction::{Transaction, Watch};
 
 use keyspace::Keyspace;
 use xxhash_rust::xxh3::xxh3_128;
@@ -110,7 +113,8 @@ impl Store {
 
     /// The same on every node that has applied the same entries; cheap.
     pub fn state_hash(&self) -> u128 {
-        combine(self.keyspace.sum(), self.len(), self.time_ms)
+        let sum = self.keyspace.sum().wrapping_add(self.keyspace.touches.sum());
+        combine(sum, self.len(), self.time_ms)
     }
 
     /// Part of the state hash, for finding out where two nodes differ.
@@ -119,8 +123,8 @@ impl Store {
     }
 
     /// Applies an entry that holds nothing but its time.
-    pub fn mark_time(&mut self, time_ms: u64) {
-        self.advance(time_ms, DUE_PER_TIME_MARK);
+    pub fn mark_time(&mut self, applying: Applying) {
+        self.advance(applying, DUE_PER_TIME_MARK);
     }
 
     /// Gives back the memory of about `records_max` keys that `FLUSHALL` removed; true while there
@@ -130,8 +134,9 @@ impl Store {
     }
 
     /// Time never goes back. Part of every apply, so it happens on every node alike.
-    fn advance(&mut self, time_ms: u64, due_max: usize) {
-        self.time_ms = self.time_ms.max(time_ms);
+    fn advance(&mut self, applying: Applying, due_max: usize) {
+        self.time_ms = self.time_ms.max(applying.time_ms);
+        self.keyspace.touches.slot = applying.slot;
         self.keyspace.remove_due(self.time_ms, due_max);
         self.keyspace.reclaim(due_max);
     }

@@ -159,22 +159,46 @@ impl Drop for Record {
     }
 }
 
-/// Reads one record off the front of `saved` bytes; `None` if they are cut short or make no sense.
-pub(super) fn parse_saved(bytes: &[u8]) -> Option<(Parts<'_>, &[u8])> {
+/// What a snapshot holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Saved<'a> {
+    Record(Parts<'a>),
+    /// The table of last touches.
+    Touches(&'a [u8]),
+}
+
+/// In the place of a form: not a record, but the table of last touches.
+const TOUCHES: u8 = 16;
+
+/// The table of last touches, laid out like a record without a key.
+pub(super) fn save_touches(table: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![0; HEADER - SAVED];
+    bytes[4..8].copy_from_slice(&(table.len() as u32).to_le_bytes());
+    bytes[8] = TOUCHES;
+    bytes.extend_from_slice(table);
+    bytes
+}
+
+/// Reads one piece off the front of `saved` bytes; `None` if they are cut short or make no sense.
+pub(super) fn parse_saved(bytes: &[u8]) -> Option<(Saved<'_>, &[u8])> {
     let header = bytes.get(..HEADER - SAVED)?;
     let key_length = read_u32(header, 0) as usize;
     let value_length = read_u32(header, 4) as usize;
-    let form = match header[8..12] {
-        [0, 0, 0, 0] => Form::Natural,
-        [1, 0, 0, 0] => Form::Text,
-        [2, 0, 0, 0] => Form::Raw,
-        _ => return None,
-    };
     let body = &bytes[HEADER - SAVED..];
     let key = body.get(..key_length)?;
     let value = body.get(key_length..key_length.checked_add(value_length)?)?;
-    let parts = Parts { key, value, form, deadline_ms: read_u64(header, 12) };
-    Some((parts, &body[key_length + value_length..]))
+    let record =
+        |form| Saved::Record(Parts { key, value, form, deadline_ms: read_u64(header, 12) });
+    let saved = match header[8..12] {
+        [0, 0, 0, 0] => record(Form::Natural),
+        [1, 0, 0, 0] => record(Form::Text),
+        [2, 0, 0, 0] => record(Form::Raw),
+        [TOUCHES, 0, 0, 0] if header[..4] == [0; 4] && header[12..] == [0; 8] => {
+            Saved::Touches(value)
+        }
+        _ => return None,
+    };
+    Some((saved, &body[key_length + value_length..]))
 }
 
 fn read_u32(bytes: &[u8], at: usize) -> u32 {
@@ -198,7 +222,7 @@ mod tests {
         let mut record = Record::new(5, parts);
         assert_eq!((record.epoch(), record.key(), record.value()), (5, &b"key"[..], &b"value"[..]));
         assert_eq!((record.form(), record.deadline_ms()), (Form::Text, 77));
-        assert_eq!(parse_saved(record.saved()), Some((parts, &b""[..])));
+        assert_eq!(parse_saved(record.saved()), Some((Saved::Record(parts), &b""[..])));
 
         let hash = record.state_hash();
         record.replace(6, b"VALUE", Form::Raw, 0);

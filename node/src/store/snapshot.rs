@@ -1,5 +1,5 @@
 //! Snapshots as bytes: a head that says what to expect, then chunks of saved records in any
-//! order. Files, checksums of blocks and the journey over the network are not our business; that
+//! order, the table of last touches among them. Files, checksums of blocks and the journey over the network are not our business; that
 //! what was loaded is exactly what was saved, is: the head carries the state hash.
 
 use std::fmt;
@@ -7,7 +7,8 @@ use std::fmt;
 use super::Store;
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::record::parse_saved;
+use super::record::{Saved, parse_saved, save_touches};
+use super::touches::Touches;
 pub use super::walk::SnapshotStep;
 
 /// What a snapshot promises to hold.
@@ -18,7 +19,7 @@ pub struct SnapshotHead {
     pub state_hash: u128,
 }
 
-const HEAD_VERSION: u8 = 1;
+const HEAD_VERSION: u8 = 2;
 
 impl SnapshotHead {
     pub const BYTES: usize = 33;
@@ -107,8 +108,14 @@ impl Loader {
         let mut rest = chunk;
         while !rest.is_empty() {
             let byte = chunk.len() - rest.len();
-            let (parts, tail) = parse_saved(rest).ok_or(LoadError::Chunk { byte })?;
-            self.store.keyspace.put(parts);
+            let (saved, tail) = parse_saved(rest).ok_or(LoadError::Chunk { byte })?;
+            match saved {
+                Saved::Record(parts) => self.store.keyspace.put(parts),
+                Saved::Touches(touches) => {
+                    let loaded = self.store.keyspace.touches.load(touches);
+                    loaded.ok_or(LoadError::Chunk { byte })?;
+                }
+            }
             rest = tail;
         }
         Ok(())
@@ -134,20 +141,28 @@ pub struct Verifier {
     head: SnapshotHead,
     records: usize,
     sum: u128,
+    touches: Touches,
 }
 
 impl Verifier {
     pub fn new(head: SnapshotHead) -> Verifier {
-        Verifier { head, records: 0, sum: 0 }
+        Verifier { head, records: 0, sum: 0, touches: Touches::new() }
     }
 
     pub fn add(&mut self, chunk: &[u8]) -> Result<(), LoadError> {
         let mut rest = chunk;
         while !rest.is_empty() {
             let byte = chunk.len() - rest.len();
-            let (_, tail) = parse_saved(rest).ok_or(LoadError::Chunk { byte })?;
-            self.sum = self.sum.wrapping_add(xxh3_128(&rest[..rest.len() - tail.len()]));
-            self.records += 1;
+            let (saved, tail) = parse_saved(rest).ok_or(LoadError::Chunk { byte })?;
+            match saved {
+                Saved::Record(_) => {
+                    self.sum = self.sum.wrapping_add(xxh3_128(&rest[..rest.len() - tail.len()]));
+                    self.records += 1;
+                }
+                Saved::Touches(touches) => {
+                    self.touches.load(touches).ok_or(LoadError::Chunk { byte })?;
+                }
+            }
             rest = tail;
         }
         Ok(())
@@ -158,7 +173,8 @@ impl Verifier {
         if found != promised {
             return Err(LoadError::Records { found, promised });
         }
-        let found = super::combine(self.sum, self.records, self.head.time_ms);
+        let sum = self.sum.wrapping_add(self.touches.sum());
+        let found = super::combine(sum, self.records, self.head.time_ms);
         let promised = self.head.state_hash;
         match found == promised {
             true => Ok(()),
@@ -171,7 +187,7 @@ impl Store {
     /// Begins a snapshot of this very moment; one that was being made is given up.
     pub fn begin_snapshot(&mut self) -> SnapshotHead {
         self.abort_snapshot();
-        self.keyspace.begin_walk();
+        self.keyspace.begin_walk(save_touches(&self.keyspace.touches.save()));
         SnapshotHead {
             time_ms: self.time_ms,
             records: self.len() as u64,
@@ -205,6 +221,7 @@ impl Store {
             .keyspace
             .records()
             .fold(0u128, |sum, record| sum.wrapping_add(record.state_hash()));
+        let sum = sum.wrapping_add(self.keyspace.touches.recomputed_sum());
         super::combine(sum, self.keyspace.records().count(), self.time_ms)
     }
 }
