@@ -14,6 +14,7 @@ use bytes::Bytes;
 use crate::command::ConnectionState;
 use crate::metrics::{Code, Op};
 use crate::resp::Reply;
+use crate::transactions::{Exec, Queue, Watches};
 
 /// Names one connection for as long as the process lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -27,12 +28,29 @@ pub struct Sequence(pub u64);
 #[derive(Clone, Debug)]
 pub struct Held {
     pub sequence: Sequence,
-    pub argv: Vec<Bytes>,
+    pub request: Request,
+}
+
+/// What may have to wait.
+#[derive(Clone, Debug)]
+pub enum Request {
+    /// A data command.
+    Command(Vec<Bytes>),
+    /// These keys are to be watched.
+    Watch(Vec<Bytes>),
+    /// The watched keys are let go, and this is the answer.
+    Unwatch(Reply),
+    Exec(Box<Exec>),
 }
 
 impl Held {
     fn len_bytes(&self) -> usize {
-        self.argv.iter().map(|argument| argument.len() + 48).sum()
+        let bytes = |argv: &[Bytes]| argv.iter().map(|argument| argument.len() + 48).sum();
+        match &self.request {
+            Request::Command(argv) | Request::Watch(argv) => bytes(argv),
+            Request::Unwatch(_) => 48,
+            Request::Exec(exec) => exec.data().map(bytes).sum::<usize>() + 48,
+        }
     }
 }
 
@@ -63,6 +81,9 @@ pub struct Session {
     pub writes_pending: u32,
     /// Requests taken that wait for a read round.
     pub reads_pending: u32,
+    /// What is queued behind `MULTI`.
+    pub queue: Option<Queue>,
+    pub watches: Watches,
     /// The slot of the last write that was answered.
     pub last_write_slot: u64,
     /// When the oldest held request is refused.
@@ -93,6 +114,8 @@ impl Session {
             closing: false,
             writes_pending: 0,
             reads_pending: 0,
+            queue: None,
+            watches: Watches::default(),
             last_write_slot: 0,
             held_until_us: 0,
             closes_when_idle: false,
@@ -135,6 +158,11 @@ impl Session {
         }
         self.closing |= self.closes_when_idle && self.pending.is_empty();
         taken
+    }
+
+    /// Whether a request waits for its reply.
+    pub fn has_pending(&self) -> bool {
+        !self.pending.is_empty()
     }
 
     pub fn has_held(&self) -> bool {

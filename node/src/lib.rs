@@ -10,6 +10,7 @@ pub mod node;
 pub mod recovery;
 pub mod resp;
 pub mod store;
+pub mod transactions;
 
 // The shell: sockets, files, threads.
 pub mod boot;

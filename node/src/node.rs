@@ -12,6 +12,7 @@
 //! - without a leader it is held, for a second by default, then refused: surely not done.
 
 mod applying;
+mod transacting;
 mod waiting;
 
 use std::collections::{BTreeMap, VecDeque};
@@ -25,12 +26,13 @@ use paxos::{
 use rand::{RngCore, SeedableRng, rngs::SmallRng};
 
 use crate::batch::BatchBuilder;
-use crate::clients::{Clients, Held, Sequence, SessionId};
+use crate::clients::{Clients, Held, Request, Sequence, SessionId};
 use crate::clock::LogClock;
 use crate::command::{self, Class, Operation, Spec};
 use crate::metrics::Op;
 use crate::resp::Reply;
 use crate::store::{SnapshotHead, Store};
+use crate::transactions::Exec;
 
 /// What a turn asks of the world.
 #[derive(Debug, Default)]
@@ -65,6 +67,8 @@ enum ItemKind {
     Write,
     /// Served from the store when its turn in the slot comes.
     Read(Vec<Bytes>),
+    /// The next command of the payload, a transaction.
+    Exec(Box<Exec>),
 }
 
 /// A batch that waits for its slot.
@@ -226,14 +230,24 @@ impl Node {
         let spec = match command::check(argv) {
             Ok(spec) => spec,
             Err(reply) => {
-                self.answer(now, id, Op::Invalid, &reply);
+                self.refuse_command(now, id, argv, reply);
                 return None;
             }
         };
         session.connection.last_command = spec.name;
         session.connection.last_command_ms = now.wall_ms;
-        let allowed = command::authorize(&session.connection, spec);
-        if let Err(reply) = allowed.and_then(|()| command::validate(spec, argv)) {
+        if let Err(reply) = command::authorize(&session.connection, spec) {
+            self.refuse_command(now, id, argv, reply);
+            return None;
+        }
+        if spec.class == Class::Transaction {
+            self.transact(now, id, spec, argv);
+            return None;
+        }
+        if self.is_queueing(id) && !matches!(spec.name, "quit" | "reset") {
+            return self.queue_command(now, id, spec, argv);
+        }
+        if let Err(reply) = command::validate(spec, argv) {
             self.answer(now, id, Op::Invalid, &reply);
             return None;
         }
@@ -242,7 +256,7 @@ impl Node {
                 self.request(now, id, spec, argv);
                 None
             }
-            Class::Connection | Class::Server => Some(spec),
+            Class::Connection | Class::Server | Class::Transaction => Some(spec),
         }
     }
 
@@ -254,7 +268,8 @@ impl Node {
         if waits_behind || !self.take(now, session, sequence, spec, argv) {
             let argv = argv.iter().map(|argument| Bytes::copy_from_slice(argument)).collect();
             let until_us = now.mono_us + self.behaviour.hold_ms * 1_000;
-            self.clients.hold(session, Held { sequence, argv }, until_us);
+            let request = Request::Command(argv);
+            self.clients.hold(session, Held { sequence, request }, until_us);
         }
     }
 
@@ -282,16 +297,11 @@ impl Node {
         if self.clock.is_none() {
             return false;
         }
-        if self.full && spec.has_flag("denyoom") {
-            let reply =
-                Reply::error("OOM the disk of the leader is full, the command was not executed");
-            self.clients.complete(session, sequence, &reply);
-            return true;
-        }
         if let Err(reply) = self.admit(spec, argv) {
             self.clients.complete(session, sequence, &reply);
             return true;
         }
+        let full = self.batch_is_full();
         let Some(client) = self.clients.get_mut(session) else { return true };
         let is_write = spec.is_write();
         if !is_write && client.writes_pending == 0 {
@@ -301,8 +311,6 @@ impl Node {
             return true;
         }
         // A write must not be seen by the reads before it, and the batch has its limits.
-        let full =
-            self.open.len_bytes() >= BATCH_BYTES_MAX || self.open_items.len() >= BATCH_ITEMS_MAX;
         if client.reads_pending > 0 || full {
             return false;
         }
@@ -317,8 +325,18 @@ impl Node {
         true
     }
 
-    /// Refuses what would let a value outgrow a command, before it costs a place in the log.
+    fn batch_is_full(&self) -> bool {
+        self.open.len_bytes() >= BATCH_BYTES_MAX || self.open_items.len() >= BATCH_ITEMS_MAX
+    }
+
+    /// Refuses what would let a value outgrow a command, before it costs a place in the log, and
+    /// what grows while the disk is full.
     fn admit(&self, spec: &'static Spec, argv: &[&[u8]]) -> Result<(), Reply> {
+        if self.full && spec.has_flag("denyoom") {
+            return Err(Reply::error(
+                "OOM the disk of the leader is full, the command was not executed",
+            ));
+        }
         if !matches!(spec.name, "append" | "setrange") {
             return Ok(());
         }
@@ -333,9 +351,12 @@ impl Node {
     /// The redirection to the leader, if another one is known and alive: nobody is sent to a leader
     /// that has not been heard lately (PITFALLS 39).
     fn moved(&self, now: Now, spec: &'static Spec, argv: &[&[u8]]) -> Option<Reply> {
+        self.moved_to(now, spec.keys(argv).next().map_or(0, command::hash_slot))
+    }
+
+    fn moved_to(&self, now: Now, hash_slot: u16) -> Option<Reply> {
         let leader = self.replica.happy_with(now).filter(|leader| *leader != self.replica.id())?;
         let address = &self.configuration().members.get(&leader)?.client_address;
-        let hash_slot = spec.keys(argv).next().map_or(0, command::hash_slot);
         Some(Reply::error(format!("MOVED {hash_slot} {address}")))
     }
 

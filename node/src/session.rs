@@ -12,7 +12,6 @@ use tokio::sync::Notify;
 use crate::clients::SessionId;
 use crate::clock;
 use crate::command::{self, ConnectionState, Door};
-use crate::metrics::Op;
 use crate::resp::{Limits, Reply, RequestParser};
 use crate::shell::{Connection, Core, Shell};
 use crate::view::View;
@@ -194,7 +193,7 @@ impl Core {
         if let Some(session) = self.node.clients.get_mut(id) {
             session.connection = connection;
         }
-        self.node.answer(now, id, Op::Local, &reply);
+        self.node.answered(now, id, spec, reply);
         if close {
             self.node.clients.close_after_replies(id);
         }

@@ -76,10 +76,12 @@ pub(super) fn getkeysandflags(_door: &mut Door<'_>, argv: &[&[u8]]) -> Reply {
         keys.of(command).map(|key| {
             let access = match keys.access.strip_suffix(" variable_flags") {
                 None => keys.access,
-                // `SET`, which looks at what it overwrites only with `GET`.
+                // `SET`, which looks at what it overwrites only with `GET` or a comparison.
                 Some(with_get) => {
                     let mut options = command[3..].iter();
-                    let gets = options.any(|option| option.eq_ignore_ascii_case(b"get"));
+                    let looks: [&[u8]; 3] = [b"get", b"ifeq", b"ifne"];
+                    let gets = options
+                        .any(|option| looks.iter().any(|look| option.eq_ignore_ascii_case(look)));
                     if gets { with_get } else { "OW update" }
                 }
             };

@@ -56,7 +56,7 @@ pub fn parse<'a>(spec: &Spec, argv: &'a [&'a [u8]]) -> Result<Operation<'a>, Rep
     match spec.handler {
         Handler::Write(parse) => parse(argv).map(Operation::Write),
         Handler::Read(parse) => parse(argv).map(Operation::Read),
-        Handler::Answer(_) => Ok(Operation::Answer),
+        Handler::Answer(_) | Handler::Transaction => Ok(Operation::Answer),
     }
 }
 
@@ -69,8 +69,8 @@ pub fn validate(spec: &Spec, argv: &[&[u8]]) -> Result<(), Reply> {
 pub fn answer(spec: &'static Spec, door: &mut Door<'_>, argv: &[&[u8]]) -> Reply {
     match spec.handler {
         Handler::Answer(answer) => answer(door, argv),
-        Handler::Write(_) | Handler::Read(_) => {
-            unreachable!("{} goes through the store, not through the door", spec.name)
+        Handler::Write(_) | Handler::Read(_) | Handler::Transaction => {
+            unreachable!("{} goes through the node, not through the door", spec.name)
         }
     }
 }

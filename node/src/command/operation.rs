@@ -32,10 +32,27 @@ pub struct Deadline {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Condition {
+pub enum Condition<'a> {
     Always,
     IfAbsent,
     IfPresent,
+    /// There is a value, and it is this one.
+    IfEqual(&'a [u8]),
+    /// There is none, or another one.
+    IfDifferent(&'a [u8]),
+}
+
+impl Condition<'_> {
+    /// `value` is what is there now.
+    pub fn holds(self, value: Option<&[u8]>) -> bool {
+        match self {
+            Condition::Always => true,
+            Condition::IfAbsent => value.is_none(),
+            Condition::IfPresent => value.is_some(),
+            Condition::IfEqual(wanted) => value == Some(wanted),
+            Condition::IfDifferent(unwanted) => value != Some(unwanted),
+        }
+    }
 }
 
 /// Under which circumstances `EXPIRE` changes a deadline; all that are set must hold.
@@ -54,7 +71,7 @@ pub enum Write<'a> {
         command: &'static str,
         key: &'a [u8],
         value: &'a [u8],
-        condition: Condition,
+        condition: Condition<'a>,
         expiry: Expiry,
         get: bool,
     },
@@ -98,6 +115,11 @@ pub enum Write<'a> {
     },
     Delete {
         keys: &'a [&'a [u8]],
+    },
+    /// Deletes a key that is there if the condition holds.
+    DeleteIf {
+        key: &'a [u8],
+        condition: Condition<'a>,
     },
     Rename {
         from: &'a [u8],

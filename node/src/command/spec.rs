@@ -16,12 +16,15 @@ pub enum Class {
     Read,
     /// Through the log.
     Write,
+    /// By the node, which knows what a connection has queued and watches.
+    Transaction,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Group {
     Generic,
     String,
+    Transactions,
     Connection,
     Server,
     Cluster,
@@ -32,6 +35,7 @@ impl Group {
         match self {
             Group::Generic => "generic",
             Group::String => "string",
+            Group::Transactions => "transactions",
             Group::Connection => "connection",
             Group::Server => "server",
             Group::Cluster => "cluster",
@@ -49,6 +53,7 @@ pub enum Handler {
     Write(ParseWrite),
     Read(ParseRead),
     Answer(Answer),
+    Transaction,
 }
 
 /// Positions of keys: the one at `first`, and every `step`-th after it, up to `last` places
@@ -150,6 +155,10 @@ pub(in crate::command) const fn read(name: &'static str, arity: i32, parse: Pars
 
 pub(in crate::command) const fn answer(name: &'static str, arity: i32, answer: Answer) -> Spec {
     Spec::new(name, arity, Class::Server, Handler::Answer(answer))
+}
+
+pub(in crate::command) const fn transaction(name: &'static str, arity: i32) -> Spec {
+    Spec::new(name, arity, Class::Transaction, Handler::Transaction).categories("transaction")
 }
 
 pub(in crate::command) const fn keys(

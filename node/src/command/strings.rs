@@ -29,10 +29,19 @@ pub(super) fn set<'a>(argv: &'a [&'a [u8]]) -> Result<Write<'a>, Reply> {
     let mut deadline: Option<DeadlineText> = None;
     let mut options = argv[3..].iter();
     while let Some(option) = options.next() {
-        if option.eq_ignore_ascii_case(b"nx") && condition != Condition::IfPresent {
+        if option.eq_ignore_ascii_case(b"nx")
+            && matches!(condition, Condition::Always | Condition::IfAbsent)
+        {
             condition = Condition::IfAbsent;
-        } else if option.eq_ignore_ascii_case(b"xx") && condition != Condition::IfAbsent {
+        } else if option.eq_ignore_ascii_case(b"xx")
+            && matches!(condition, Condition::Always | Condition::IfPresent)
+        {
             condition = Condition::IfPresent;
+        } else if let Some(compare) = comparison(option)
+            && condition == Condition::Always
+            && let Some(value) = options.next()
+        {
+            condition = compare(value);
         } else if option.eq_ignore_ascii_case(b"get") {
             get = true;
         } else if option.eq_ignore_ascii_case(b"keepttl") && deadline.is_none() {
@@ -53,6 +62,32 @@ pub(super) fn set<'a>(argv: &'a [&'a [u8]]) -> Result<Write<'a>, Reply> {
         None => Expiry::Never,
     };
     Ok(Write::Set { command: "set", key: argv[1], value: argv[2], condition, expiry, get })
+}
+
+/// `IFEQ` (Valkey 8.1, Redis 8.4) or `IFNE` (Redis 8.4), and what it makes of the value after it.
+fn comparison<'a>(option: &[u8]) -> Option<fn(&'a [u8]) -> Condition<'a>> {
+    if option.eq_ignore_ascii_case(b"ifeq") {
+        Some(Condition::IfEqual)
+    } else if option.eq_ignore_ascii_case(b"ifne") {
+        Some(Condition::IfDifferent)
+    } else {
+        None
+    }
+}
+
+/// `DELIFEQ key value` (Valkey 9)
+pub(super) fn delifeq<'a>(argv: &'a [&'a [u8]]) -> Result<Write<'a>, Reply> {
+    Ok(Write::DeleteIf { key: argv[1], condition: Condition::IfEqual(argv[2]) })
+}
+
+/// `DELEX key [IFEQ value | IFNE value]` (Redis 8.4)
+pub(super) fn delex<'a>(argv: &'a [&'a [u8]]) -> Result<Write<'a>, Reply> {
+    let condition = match argv {
+        [_, _] => Condition::Always,
+        [_, _, option, value] => comparison(option).ok_or(Reply::error(SYNTAX))?(value),
+        _ => return Err(super::wrong_number_of_arguments("delex")),
+    };
+    Ok(Write::DeleteIf { key: argv[1], condition })
 }
 
 pub(super) fn setnx<'a>(argv: &'a [&'a [u8]]) -> Result<Write<'a>, Reply> {

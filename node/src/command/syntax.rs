@@ -203,6 +203,18 @@ static SYNTAX: &[(&str, &[Argument])] = &[
     ("decr", &[key("key", 0)]),
     ("decrby", &[key("key", 0), integer("decrement")]),
     ("del", &[key("key", 0).multiple()]),
+    (
+        "delex",
+        &[
+            key("key", 0),
+            one_of(
+                "condition",
+                &[string("ifeq-value").after("IFEQ"), string("ifne-value").after("IFNE")],
+            )
+            .optional(),
+        ],
+    ),
+    ("delifeq", &[key("key", 0), string("value")]),
     ("echo", &[string("message")]),
     ("exists", &[key("key", 0).multiple()]),
     ("expire", &[key("key", 0), integer("seconds"), EXPIRE_CONDITION]),
@@ -289,7 +301,17 @@ static SYNTAX: &[(&str, &[Argument])] = &[
         &[
             key("key", 0),
             string("value"),
-            one_of("condition", &[token("nx", "NX"), token("xx", "XX")]).since("2.6.12").optional(),
+            one_of(
+                "condition",
+                &[
+                    token("nx", "NX"),
+                    token("xx", "XX"),
+                    string("comparison-value").after("IFEQ").since("8.1.0"),
+                    string("comparison-value").after("IFNE").since("8.4.0"),
+                ],
+            )
+            .since("2.6.12")
+            .optional(),
             token("get", "GET").since("6.2.0").optional(),
             one_of(
                 "expiration",
@@ -314,6 +336,7 @@ static SYNTAX: &[(&str, &[Argument])] = &[
     ("type", &[key("key", 0)]),
     ("unlink", &[key("key", 0).multiple()]),
     ("wait", &[integer("numreplicas"), integer("timeout")]),
+    ("watch", &[key("key", 0).multiple()]),
 ];
 
 #[cfg(test)]

@@ -70,7 +70,7 @@ impl Node {
                 if let Some(client) = self.clients.get_mut(item.session) {
                     client.last_write_slot = slot.0;
                 }
-                self.reply_to_item(&item, &reply);
+                self.reply_to_item(item, reply);
             }
         }
         assert!(items.is_empty(), "slot {slot} answers fewer requests than were proposed in it");
@@ -86,15 +86,19 @@ impl Node {
                 .expect("at the log's own time nothing is past its deadline");
             self.counts.reads_served += 1;
             let item = items.pop_front().expect("it was just looked at");
-            self.reply_to_item(&item, &reply);
+            self.reply_to_item(item, reply);
         }
     }
 
-    pub(super) fn reply_to_item(&mut self, item: &Item, reply: &Reply) {
+    pub(super) fn reply_to_item(&mut self, item: Item, reply: Reply) {
         if let Some(client) = self.clients.get_mut(item.session) {
             client.writes_pending -= 1;
         }
-        self.clients.complete(item.session, item.sequence, reply);
+        let reply = match item.kind {
+            ItemKind::Exec(exec) => exec.reply(reply),
+            ItemKind::Write | ItemKind::Read(_) => reply,
+        };
+        self.clients.complete(item.session, item.sequence, &reply);
     }
 
     /// A round has confirmed these reads: serve them from the store.
@@ -134,7 +138,7 @@ impl Node {
         self.counts.batches_lost += 1;
         let reply = self.not_done();
         for item in in_flight.items {
-            self.reply_to_item(&item, &reply);
+            self.reply_to_item(item, reply.clone());
         }
     }
 

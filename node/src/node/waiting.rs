@@ -7,19 +7,16 @@ use paxos::Now;
 
 use super::{Item, ItemKind, Node, WaitingRead};
 use crate::batch::Batch;
-use crate::clients::{Held, SessionId};
-use crate::command;
+use crate::clients::{Held, Request, SessionId};
 use crate::resp::Reply;
 
 impl Node {
     /// Tries held requests again, connection by connection, in order.
     pub(super) fn retry_held(&mut self, now: Now) {
         for session in self.clients.take_holding() {
-            while let Some(held) = self.clients.take_first_held(session) {
-                let argv: Vec<&[u8]> = held.argv.iter().map(|argument| &argument[..]).collect();
-                let spec = command::check(&argv).expect("it was checked at the door");
-                if !self.take(now, session, held.sequence, spec, &argv) {
-                    self.clients.put_first_held(session, held);
+            while let Some(Held { sequence, request }) = self.clients.take_first_held(session) {
+                if let Some(request) = self.take_request(now, session, sequence, request) {
+                    self.clients.put_first_held(session, Held { sequence, request });
                     break;
                 }
             }
@@ -53,9 +50,18 @@ impl Node {
                 self.clients.still_holding(session);
                 continue;
             }
-            while let Some(held) = self.clients.take_first_held(session) {
+            while let Some(Held { sequence, request }) = self.clients.take_first_held(session) {
                 self.counts.held_refused += 1;
-                self.clients.complete(session, held.sequence, &reply);
+                let reply = match &request {
+                    Request::Unwatch(own) => own,
+                    _ => &reply,
+                };
+                match &request {
+                    Request::Watch(_) => self.watch_failed(session),
+                    Request::Unwatch(_) | Request::Exec(_) => self.unwatch(session),
+                    Request::Command(_) => {}
+                }
+                self.clients.complete(session, sequence, reply);
             }
         }
     }
@@ -68,17 +74,22 @@ impl Node {
         let mut argv = Vec::new();
         let mut by_session: BTreeMap<SessionId, Vec<Held>> = BTreeMap::new();
         for Item { session, sequence, kind } in items {
-            let argv = match kind {
-                ItemKind::Read(argv) => argv,
+            let request = match kind {
+                ItemKind::Read(argv) => Request::Command(argv),
                 ItemKind::Write => {
                     batch.next_command(&mut argv).expect("this node's own bytes");
-                    argv.iter().map(|argument| payload.slice_ref(argument)).collect()
+                    let arguments = argv.iter().map(|argument| payload.slice_ref(argument));
+                    Request::Command(arguments.collect())
+                }
+                ItemKind::Exec(exec) => {
+                    batch.next_command(&mut argv).expect("this node's own bytes");
+                    Request::Exec(exec)
                 }
             };
             if let Some(client) = self.clients.get_mut(session) {
                 client.writes_pending -= 1;
             }
-            by_session.entry(session).or_default().push(Held { sequence, argv });
+            by_session.entry(session).or_default().push(Held { sequence, request });
         }
         let until_us = now.mono_us + self.behaviour.hold_ms * 1_000;
         for (session, held) in by_session {
@@ -94,7 +105,8 @@ impl Node {
             if let Some(client) = self.clients.get_mut(session) {
                 client.reads_pending -= 1;
             }
-            by_session.entry(session).or_default().push(Held { sequence, argv });
+            let request = Request::Command(argv);
+            by_session.entry(session).or_default().push(Held { sequence, request });
         }
         for (session, held) in by_session {
             self.clients.hold_first(session, held, until_us);

@@ -56,13 +56,17 @@ impl Store {
     /// proposes; apply itself has only the limit of Redis, for it must not depend on settings.
     pub fn admit(&self, write: &Write<'_>, value_bytes_max: usize) -> Result<(), Reply> {
         let end = match write {
-            Write::SetRange { offset, value, .. } => offset.saturating_add(value.len()),
+            Write::SetRange { offset, value, .. } if !value.is_empty() => {
+                offset.saturating_add(value.len())
+            }
             Write::Append { key, value } => {
                 self.keyspace.find(key).map_or(0, |record| record.value().len()) + value.len()
             }
             _ => return Ok(()),
         };
-        if end > value_bytes_max { Err(Reply::error(TOO_LONG)) } else { Ok(()) }
+        // Beyond the limit of Redis apply refuses it, and nothing grows.
+        let grows = value_bytes_max < end && end <= STRING_BYTES_MAX;
+        if grows { Err(Reply::error(TOO_LONG)) } else { Ok(()) }
     }
 
     fn write(&mut self, write: Write<'_>) -> Result<Reply, Reply> {
@@ -90,6 +94,14 @@ impl Store {
             Write::Increment { key, by } => self.increment(key, by),
             Write::IncrementFloat { key, by } => self.increment_float(key, by),
             Write::Delete { keys } => Ok(self.delete(keys)),
+            Write::DeleteIf { key, condition } => {
+                let old = self.live(key).map(|old| condition.holds(Some(old.value)));
+                let deleted = old == Some(true);
+                if deleted {
+                    self.keyspace.remove(key);
+                }
+                Ok(Reply::Integer(deleted.into()))
+            }
             Write::Rename { from, to, only_if_absent } => self.rename(from, to, only_if_absent),
             Write::Copy { from, to, replace } => Ok(self.copy(from, to, replace)),
             Write::Expire { command, key, deadline, condition } => {
@@ -143,7 +155,7 @@ impl Store {
         command: &str,
         key: &[u8],
         value: &[u8],
-        condition: Condition,
+        condition: Condition<'_>,
         expiry: Expiry,
         get: bool,
     ) -> Result<Reply, Reply> {
@@ -154,14 +166,9 @@ impl Store {
         };
         let plain = condition == Condition::Always && deadline_ms.is_some() && !get;
         let old = if plain { None } else { self.live(key) };
-        let exists = old.is_some();
+        let holds = condition.holds(old.map(|old| old.value));
         let deadline_ms = deadline_ms.unwrap_or_else(|| old.map_or(0, |old| old.deadline_ms));
         let old_value = get.then(|| old.map_or(Reply::Null, |old| Reply::bulk(old.value)));
-        let holds = match condition {
-            Condition::Always => true,
-            Condition::IfAbsent => !exists,
-            Condition::IfPresent => exists,
-        };
         if holds {
             self.put(natural(key, value, deadline_ms));
         }

@@ -187,7 +187,8 @@ impl Store {
     /// Begins a snapshot of this very moment; one that was being made is given up.
     pub fn begin_snapshot(&mut self) -> SnapshotHead {
         self.abort_snapshot();
-        self.keyspace.begin_walk(save_touches(&self.keyspace.touches.save()));
+        let touches = save_touches(&self.keyspace.touches.save());
+        self.keyspace.begin_walk([touches].into());
         SnapshotHead {
             time_ms: self.time_ms,
             records: self.len() as u64,

@@ -197,7 +197,8 @@ fn values_grow_to_a_limit() {
     assert!(admitted(&store, &["APPEND", "new", "0123456789"]));
     assert!(admitted(&store, &["SETRANGE", "k", "9", "x"]));
     assert!(!admitted(&store, &["SETRANGE", "k", "10", "x"]));
-    assert!(!admitted(&store, &["SETRANGE", "k", "9223372036854775807", "x"]));
+    assert!(admitted(&store, &["SETRANGE", "k", "9223372036854775807", "x"]), "apply refuses it");
+    assert!(admitted(&store, &["SETRANGE", "k", "10", ""]), "nothing grows");
     assert!(admitted(&store, &["SET", "k", "longer than ten"]));
 }
 
@@ -308,4 +309,45 @@ fn verify_tampered(head: SnapshotHead, chunks: &[Vec<u8>]) -> bool {
     let mut flipped = chunks.clone();
     *flipped[0].last_mut().expect("it is not empty") ^= 1;
     refused(&flipped) && refused(&chunks[1..])
+}
+
+/// Compare and set, compare and delete: one step each.
+#[test]
+fn values_are_compared_and_changed_in_one_step() {
+    let (ok, nil, deleted, kept) = (Reply::OK, Reply::Null, Reply::Integer(1), Reply::Integer(0));
+    let value = |value: &str| Reply::bulk(value);
+    // Each from `k` = `v`.
+    let cases: [(&str, Reply, Option<&str>); 16] = [
+        ("SET k w IFEQ v", ok.clone(), Some("w")),
+        ("SET k w IFEQ x", nil.clone(), Some("v")),
+        ("SET k w ifeq v GET", value("v"), Some("w")),
+        ("SET k w IFEQ x GET", value("v"), Some("v")),
+        ("SET j w IFEQ v", nil.clone(), None),
+        ("SET k w IFNE x", ok.clone(), Some("w")),
+        ("SET k w IFNE v", nil.clone(), Some("v")),
+        ("SET j w IFNE v", ok, Some("w")),
+        ("DELIFEQ k v", deleted.clone(), None),
+        ("DELIFEQ k x", kept.clone(), Some("v")),
+        ("DELIFEQ j v", kept.clone(), None),
+        ("DELEX k", deleted.clone(), None),
+        ("DELEX k IFEQ v", deleted.clone(), None),
+        ("DELEX k IFEQ x", kept.clone(), Some("v")),
+        ("DELEX k IFNE x", deleted, None),
+        ("DELEX k IFNE v", kept, Some("v")),
+    ];
+    for (line, reply, left) in cases {
+        let words: Vec<&str> = line.split(' ').collect();
+        let mut store = Store::new();
+        apply(&mut store, 1, &["SET", "k", "v"]);
+        assert_eq!(apply(&mut store, 1, &words), reply, "{line}");
+        let left = left.map_or(nil.clone(), value);
+        assert_eq!(read(&store, 1, &["GET", words[1]]), Ok(left), "{line}");
+    }
+    let mut store = Store::new();
+    for line in
+        ["SET k v IFEQ", "SET k v NX IFEQ a", "SET k v IFEQ a XX", "DELEX k FOO a", "DELEX k a"]
+    {
+        let words: Vec<&str> = line.split(' ').collect();
+        assert!(apply(&mut store, 1, &words).is_error(), "{line}");
+    }
 }

@@ -29,7 +29,7 @@ impl<'a> Transaction<'a> {
     /// The arguments under which a transaction is put into the log.
     pub fn write<K: AsRef<[u8]>, A: AsRef<[u8]>>(
         watches: &[Watch<K>],
-        commands: &[Vec<A>],
+        commands: &[impl AsRef<[A]>],
     ) -> Vec<Vec<u8>> {
         let number = |number: u64| number.to_string().into_bytes();
         let mut argv = vec![Transaction::NAME.to_vec(), number(watches.len() as u64)];
@@ -38,6 +38,7 @@ impl<'a> Transaction<'a> {
             argv.push(number(*slot));
         }
         for command in commands {
+            let command = command.as_ref();
             argv.push(number(command.len() as u64));
             argv.extend(command.iter().map(|argument| argument.as_ref().to_vec()));
         }

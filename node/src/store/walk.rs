@@ -28,9 +28,9 @@ pub(super) struct Walk {
 }
 
 impl Walk {
-    /// `chunk` is what belongs to the snapshot besides the records.
-    pub(super) fn new(epoch: u32, chunk: Vec<u8>) -> Walk {
-        Walk { epoch, next_slot: 0, frozen: None, full: VecDeque::new(), chunk }
+    /// `full` is what belongs to the snapshot besides the records.
+    pub(super) fn new(epoch: u32, full: VecDeque<Vec<u8>>) -> Walk {
+        Walk { epoch, next_slot: 0, frozen: None, full, chunk: Vec::new() }
     }
 
     /// Called with every record that is about to change or go.
@@ -77,10 +77,10 @@ pub enum SnapshotStep {
 }
 
 impl Keyspace {
-    pub(super) fn begin_walk(&mut self, chunk: Vec<u8>) {
+    pub(super) fn begin_walk(&mut self, besides: VecDeque<Vec<u8>>) {
         assert!(self.walk.is_none(), "one snapshot at a time");
         self.epoch += 1;
-        self.walk = Some(Walk::new(self.epoch, chunk));
+        self.walk = Some(Walk::new(self.epoch, besides));
     }
 
     /// Hands out a full chunk if there is one; else visits hash slots until about `bytes` of records

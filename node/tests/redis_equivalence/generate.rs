@@ -350,6 +350,60 @@ impl Generator {
         if self.is_open(&command) { self.malformed_command() } else { command }
     }
 
+    /// A block that ends with `EXEC` or `DISCARD`. It watches only keys that share no bucket of our
+    /// table of last touches with another one.
+    pub(crate) fn transaction(&mut self) -> Vec<Command> {
+        let word = |word: &str| vec![word.as_bytes().to_vec()];
+        let mut block = Vec::new();
+        if self.chance(50) {
+            let mut watch = word("WATCH");
+            watch.extend(
+                (0..self.random.random_range(1..3)).map(|_| self.pick(&KEYS[..6]).to_vec()),
+            );
+            block.push(watch);
+            for _ in 0..self.random.random_range(0..2) {
+                let command = self.exact_command();
+                block.push(command);
+            }
+        }
+        if self.chance(5) {
+            block.push(word("UNWATCH"));
+        }
+        if self.chance(97) {
+            block.push(word("MULTI"));
+        }
+        for _ in 0..self.random.random_range(0..6) {
+            let command = match self.random.random_range(0..20) {
+                0 => self.malformed_exact_command(),
+                1 => word(self.pick(&["PING", "MULTI", "UNWATCH"])),
+                2 => [word("WATCH"), word("a")].concat(),
+                _ => self.exact_command(),
+            };
+            block.push(command);
+        }
+        block.push(word(if self.chance(90) { "EXEC" } else { "DISCARD" }));
+        block
+    }
+
+    /// A data command whose answer leaves nothing open.
+    fn exact_command(&mut self) -> Command {
+        loop {
+            let command = self.data_command();
+            if is_exact(&command) {
+                return command;
+            }
+        }
+    }
+
+    fn malformed_exact_command(&mut self) -> Command {
+        loop {
+            let command = self.malformed_command();
+            if is_exact(&command) {
+                return command;
+            }
+        }
+    }
+
     /// Whether Redis may answer differently each time, or with another database at hand.
     fn is_open(&self, command: &[Vec<u8>]) -> bool {
         let is = |word: &[u8], name: &str| word.eq_ignore_ascii_case(name.as_bytes());
@@ -468,4 +522,10 @@ impl Generator {
         }
         command
     }
+}
+
+/// Whether it is neither an answer in time nor one in an order of its own.
+fn is_exact(command: &Command) -> bool {
+    let open = ["KEYS", "SCAN", "RANDOMKEY", "TTL", "PTTL", "EXPIRETIME", "PEXPIRETIME"];
+    !open.iter().any(|name| command[0].eq_ignore_ascii_case(name.as_bytes()))
 }

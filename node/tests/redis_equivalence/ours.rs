@@ -1,10 +1,14 @@
-//! Our side: parser, table and store in a row, as the node's loop puts them together.
+//! Our side: the parser, and a node that is alone in its cluster, so leads. No socket, no disk: its
+//! records count as synced at once.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use node::command::{self, Class, ConnectionState, Door, Member, ServerView, User};
+use node::clients::SessionId;
+use node::command::{self, ConnectionState, Door, ServerView, User};
+use node::node::{Effects, Node};
 use node::resp::{Limits, RequestParser};
-use node::store::{Applying, Reading, Store};
+use node::store::Store;
+use paxos::{Configuration, Member, NodeId, Now, Output, Recovered, Replica, Settings, Slot};
 
 /// A leader of one, open to everybody.
 struct Alone;
@@ -16,9 +20,9 @@ impl ServerView for Alone {
     fn node_id(&self) -> u32 {
         1
     }
-    fn members(&self) -> Vec<Member> {
+    fn members(&self) -> Vec<command::Member> {
         let host = "127.0.0.1".to_owned();
-        vec![Member { id: 1, host, port: 7379, peer_port: 7380, reachable: true }]
+        vec![command::Member { id: 1, host, port: 7379, peer_port: 7380, reachable: true }]
     }
     fn leader(&self) -> Option<u32> {
         Some(1)
@@ -80,22 +84,53 @@ impl ServerView for Alone {
 }
 
 pub(crate) struct Ours {
-    store: Store,
-    connection: ConnectionState,
+    node: Node,
+    id: SessionId,
     parser: RequestParser,
-    slot: u64,
+    /// Where the node's monotonic clock is.
+    mono_us: u64,
     close: bool,
 }
 
 impl Ours {
     pub(crate) fn new() -> Ours {
-        Ours {
-            store: Store::new(),
-            connection: ConnectionState::new(1, String::new(), String::new(), true, 0),
-            parser: RequestParser::new(),
-            slot: 0,
-            close: false,
+        let only = NodeId(1);
+        let configuration = Configuration {
+            number: 0,
+            members: [(only, Member::default())].into_iter().collect(),
+            store_version: 1,
+        };
+        let now = Now { mono_us: 1, wall_ms: wall_ms() };
+        let mut output = Output::default();
+        let nothing = Recovered { snapshot_below: Slot::FIRST, records: Vec::new() };
+        let settings = Settings::new(only, 1, 1);
+        let replica = Replica::recover(settings, configuration, nothing, now, &mut output);
+        let behaviour = config::Behaviour::default();
+        let mut node = Node::new(replica, Store::new(), behaviour, 1, Slot::FIRST, output, now);
+        let id =
+            node.clients.open(|id| ConnectionState::new(id, String::new(), String::new(), true, 0));
+        let mut ours = Ours { node, id, parser: RequestParser::new(), mono_us: 1, close: false };
+        for _ in 0..1_000 {
+            if ours.node.log_time_ms(ours.now()).is_some() {
+                return ours;
+            }
+            ours.turn();
         }
+        panic!("a node that is alone does not lead after {} us", ours.mono_us);
+    }
+
+    fn now(&self) -> Now {
+        Now { mono_us: self.mono_us, wall_ms: wall_ms() }
+    }
+
+    /// What the shell does, and five milliseconds.
+    fn turn(&mut self) {
+        self.mono_us += 5_000;
+        let mut effects = Effects::default();
+        self.node.tick(self.now());
+        self.node.turn(self.now(), &mut effects);
+        self.node.synced(self.now(), effects.position);
+        self.node.turn(self.now(), &mut effects);
     }
 
     /// The reply to one command, sent as bytes and parsed again.
@@ -108,12 +143,12 @@ impl Ours {
 
     /// The state hash that was kept is the one of the records that are there.
     pub(crate) fn check_state_hash(&self) {
-        assert_eq!(self.store.state_hash(), self.store.recompute_state_hash());
+        let store = &self.node.store;
+        assert_eq!(store.state_hash(), store.recompute_state_hash());
     }
 
     /// All that comes back for these bytes, until the connection closes.
     pub(crate) fn raw(&mut self, bytes: &[u8]) -> Vec<u8> {
-        let mut out = Vec::new();
         let mut rest = bytes;
         let limits = Limits::authenticated(512 << 20);
         // Apart from `self`, which the arguments' command changes while they borrow the parser.
@@ -124,69 +159,42 @@ impl Ours {
                 Ok(Some(request)) => {
                     rest = &rest[request.consumed..];
                     if !request.arguments.is_empty() {
-                        self.command(&request.arguments, &mut out);
+                        self.command(&request.arguments);
                     }
                 }
                 Err(error) => {
-                    out.extend_from_slice(&error.reply());
+                    self.node.clients.refuse_protocol(self.id, &error.reply());
                     self.close = true;
                 }
             }
         }
         self.parser = parser;
-        out
+        self.replies()
     }
 
-    fn command(&mut self, argv: &[&[u8]], out: &mut Vec<u8>) {
-        let reply = match command::check(argv)
-            .and_then(|spec| command::authorize(&self.connection, spec).map(|()| spec))
-        {
-            Err(error) => error,
-            Ok(spec) => match spec.class {
-                Class::Connection | Class::Server => {
-                    let mut door =
-                        Door { connection: &mut self.connection, server: &Alone, close: false };
-                    let reply = command::answer(spec, &mut door, argv);
-                    self.close = door.close;
-                    reply
-                }
-                Class::Read => match command::validate(spec, argv) {
-                    Err(error) => error,
-                    Ok(()) => self.read(argv),
-                },
-                Class::Write => match command::validate(spec, argv) {
-                    Err(error) => error,
-                    Ok(()) => self.write(argv),
-                },
-            },
-        };
-        // Encoded afterwards: HELLO answers in the version that it has just chosen.
-        reply.encode(self.connection.protocol, out);
+    fn command(&mut self, argv: &[&[u8]]) {
+        let now = self.now();
+        let Some(spec) = self.node.command(now, self.id, argv) else { return };
+        let session = self.node.clients.get_mut(self.id).expect("it is open");
+        let mut door = Door { connection: &mut session.connection, server: &Alone, close: false };
+        let reply = command::answer(spec, &mut door, argv);
+        self.close = door.close;
+        self.node.answered(now, self.id, spec, reply);
     }
 
-    fn read(&mut self, argv: &[&[u8]]) -> node::resp::Reply {
-        let clock_ms = now_ms();
-        let hash = self.store.state_hash();
-        match self.store.read(Reading { clock_ms, seed: clock_ms }, argv) {
-            Ok(reply) => {
-                // 84
-                assert_eq!(self.store.state_hash(), hash, "a read changed the store");
-                reply
+    /// Lets the node work until every request has its reply.
+    fn replies(&mut self) -> Vec<u8> {
+        for _ in 0..1_000 {
+            let session = self.node.clients.get_mut(self.id).expect("it is open");
+            if !session.has_pending() {
+                return std::mem::take(&mut session.out);
             }
-            Err(past) => {
-                self.store.mark_time(past.deadline_ms);
-                self.read(argv)
-            }
+            self.turn();
         }
-    }
-
-    fn write(&mut self, argv: &[&[u8]]) -> node::resp::Reply {
-        self.slot += 1;
-        let applying = Applying { slot: self.slot, time_ms: now_ms(), seed: self.slot };
-        self.store.apply(applying, argv)
+        panic!("a request has no reply after a thousand turns");
     }
 }
 
-fn now_ms() -> u64 {
+fn wall_ms() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_millis() as u64
 }

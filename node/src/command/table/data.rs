@@ -45,6 +45,21 @@ pub(super) const COMMANDS: &[Spec] = &[
         .tips("request_policy:multi_shard response_policy:agg_sum")
         .keys_at(&[keys(1, -1, 1, "RM delete")])
         .docs(Group::Generic, "1.0.0", "O(N) in the number of keys", "Deletes keys."),
+    write("delex", -2, strings::delex)
+        .flags("write fast")
+        .categories("string")
+        .keys_at(&[keys(1, 0, 1, "RW access delete")])
+        .docs(
+            Group::String,
+            "8.4.0",
+            "O(1)",
+            "Deletes a key if its value is, or is not, the one given.",
+        ),
+    write("delifeq", 3, strings::delifeq)
+        .flags("write fast")
+        .categories("string")
+        .keys_at(&[keys(1, 0, 1, "RW access delete")])
+        .docs(Group::String, "9.0.0", "O(1)", "Deletes a key if its value is the one given."),
     read("exists", -2, generic::exists)
         .flags("readonly fast")
         .categories("keyspace")

@@ -1,7 +1,7 @@
 //! Commands that any node answers at once, and their subcommands, a few of which are reads.
 
 use super::super::keys as generic;
-use super::super::spec::{Class, Group, Spec, answer, keys, read};
+use super::super::spec::{Class, Group, Spec, answer, keys, read, transaction};
 use super::super::{client, cluster, connection, container, introspect, server};
 
 pub(super) const COMMANDS: &[Spec] = &[
@@ -278,11 +278,23 @@ pub(super) const COMMANDS: &[Spec] = &[
                     "Refused, unless nothing would change.",
                 ),
         ]),
+    transaction("discard", 1).flags("noscript loading stale fast allow_busy").docs(
+        Group::Transactions,
+        "2.0.0",
+        "O(N), when N is the number of queued commands",
+        "Forgets the queued commands and lets go of the watched keys.",
+    ),
     answer("echo", 2, connection::echo)
         .class(Class::Connection)
         .flags("loading stale fast")
         .categories("connection")
         .docs(Group::Connection, "1.0.0", "O(1)", "Answers with its argument."),
+    transaction("exec", 1).flags("noscript loading stale skip_slowlog").docs(
+        Group::Transactions,
+        "1.2.0",
+        "Depends on commands in the transaction",
+        "Carries out the queued commands in one step.",
+    ),
     answer("hello", -1, connection::hello)
         .class(Class::Connection)
         .flags("noscript loading stale fast no_auth allow_busy")
@@ -299,6 +311,12 @@ pub(super) const COMMANDS: &[Spec] = &[
         .categories("dangerous")
         .tips("nondeterministic_output request_policy:all_shards response_policy:special")
         .docs(Group::Server, "1.0.0", "O(1)", "What the node knows of itself, in sections."),
+    transaction("multi", 1).flags("noscript loading stale fast allow_busy").docs(
+        Group::Transactions,
+        "1.2.0",
+        "O(1)",
+        "Begins a transaction: commands are queued.",
+    ),
     answer("object", -2, container)
         .class(Class::Server)
         .docs(Group::Generic, "2.2.3", "Depends on subcommand.", "How values are kept.")
@@ -356,6 +374,12 @@ pub(super) const COMMANDS: &[Spec] = &[
         .flags("loading stale fast")
         .tips("nondeterministic_output")
         .docs(Group::Server, "2.6.0", "O(1)", "The node's wall clock."),
+    transaction("unwatch", 1).flags("noscript loading stale fast allow_busy").docs(
+        Group::Transactions,
+        "2.2.0",
+        "O(1)",
+        "Lets go of the watched keys.",
+    ),
     answer("wait", 3, server::wait)
         .class(Class::Server)
         .flags("noscript")
@@ -366,5 +390,14 @@ pub(super) const COMMANDS: &[Spec] = &[
             "3.0.0",
             "O(1)",
             "How many followers have the last write of this connection.",
+        ),
+    transaction("watch", -2)
+        .flags("noscript loading stale fast allow_busy")
+        .keys_at(&[keys(1, -1, 1, "RO")])
+        .docs(
+            Group::Transactions,
+            "2.2.0",
+            "O(1) for every key.",
+            "Lets EXEC fail if one of the keys is touched meanwhile.",
         ),
 ];
