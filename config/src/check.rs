@@ -10,7 +10,7 @@ use std::net::IpAddr;
 use serde::de::DeserializeOwned;
 
 use crate::node::{
-    Behaviour, ClientSecurity, Election, Members, NodeConfig, PeerSecurity, Role, User,
+    Behaviour, ClientSecurity, Election, Members, NodeConfig, PeerSecurity, Reads, Role, User,
 };
 use crate::problem::{Findings, Problems};
 use crate::schema::{self, Key};
@@ -124,7 +124,32 @@ fn check_behaviour(behaviour: &Behaviour, prefix: &str, findings: &mut Findings<
             "whole segments are removed",
         ),
     ];
-    for (key, value, bound_name, bound, why) in not_below {
+    let leases = behaviour.reads == Reads::Lease && behaviour.election == Election::Ballot;
+    let not_below_with_leases = [
+        (
+            "phase1_ms",
+            behaviour.phase1_ms,
+            "twice lease_ms",
+            2 * behaviour.lease_ms,
+            "a candidate may have to wait for the end of a lease",
+        ),
+        (
+            "silence_ms",
+            silence_ms,
+            "lease_ms",
+            behaviour.lease_ms,
+            "who suspects a leader sooner has to wait for the end of its lease all the same",
+        ),
+        (
+            "lease_ms",
+            behaviour.lease_ms,
+            "twice heartbeat_ms",
+            2 * heartbeat_ms,
+            "a lease has to outlast the heartbeats that renew it",
+        ),
+    ];
+    let not_below_with_leases = not_below_with_leases.into_iter().filter(|_| leases);
+    for (key, value, bound_name, bound, why) in not_below.into_iter().chain(not_below_with_leases) {
         if value < bound {
             let message = format!("{key} = {value} is below {bound_name} = {bound}");
             about(key, message, format!("{why}: {bound} or more"));

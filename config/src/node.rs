@@ -178,6 +178,9 @@ pub struct Behaviour {
     pub resend_ms: u64,
     pub stalled_ms: u64,
     pub priority: u32,
+    pub reads: Reads,
+    pub lease_ms: u64,
+    pub follower_reads: FollowerReads,
     pub window_slots: u64,
     pub window_bytes: u64,
     /// How long a command waits for a leader before `-CLUSTERDOWN`.
@@ -203,6 +206,9 @@ impl Default for Behaviour {
             resend_ms: 200,
             stalled_ms: 500,
             priority: 0,
+            reads: Reads::Lease,
+            lease_ms: 100,
+            follower_reads: FollowerReads::Moved,
             window_slots: 256,
             window_bytes: 16 << 20,
             hold_ms: 1_000,
@@ -212,6 +218,28 @@ impl Default for Behaviour {
             segment_bytes: 64 << 20,
         }
     }
+}
+
+/// How a leader makes sure that it still is the only one, before it answers a read.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Reads {
+    /// By a lease, and by a round without one.
+    Lease,
+    /// By a round among a quorum, always.
+    Quorum,
+}
+
+/// What a follower does with a read on a connection that said READONLY.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FollowerReads {
+    /// Redirects, as without READONLY.
+    Moved,
+    /// Asks the leader from which slot on, and serves it itself.
+    Linearizable,
+    /// Serves it from what it has.
+    Stale,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -7,7 +7,7 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use anyhow::{Context, Result, anyhow, bail};
-use config::{Behaviour, ClientSecurity, Election, Members, NodeConfig, UserRole};
+use config::{Behaviour, ClientSecurity, Election, Members, NodeConfig, Reads, UserRole};
 use journal::{Disk, Journal, Options, RealDisk};
 use paxos::{Configuration, ElectionStrategy, Limits, Member, NodeId, Role, Settings, Timing};
 use tokio::net::TcpListener;
@@ -32,6 +32,8 @@ const JOURNAL_DIR: &str = "journal";
 const SNAPSHOT_DIR: &str = "snapshots";
 /// The initial configuration as this node first saw it.
 const MEMBERS_COPY: &str = "members.toml";
+/// The longest lease, in microseconds, that any process on this disk may have granted.
+const LONGEST_LEASE: &str = "longest_lease_us";
 
 /// Makes identity, key and an empty journal in the data directory, once per node.
 pub fn format(config: &NodeConfig) -> Result<identity::Public> {
@@ -246,13 +248,16 @@ fn recover(
 ) -> Result<Start> {
     let started = std::time::Instant::now();
     let now = clock::now();
+    let settings = settings(&config.behaviour, identity.id, process.nonce);
+    let granted_us = longest_lease_us(&config.data_dir, settings.lease_us)?;
     let origin = Origin {
         name: config.name.clone(),
         journal: Arc::new(disk),
         options: journal_options(config),
         snapshots,
         initial,
-        settings: settings(&config.behaviour, identity.id, process.nonce),
+        settings,
+        granted_us,
         behaviour: config.behaviour.clone(),
         first_start: process.starts == 1,
         seed: process.nonce ^ now.mono_us,
@@ -296,6 +301,10 @@ pub fn settings(behaviour: &Behaviour, id: NodeId, nonce: u64) -> Settings {
             resend_us: behaviour.resend_ms * 1_000,
             stalled_us: behaviour.stalled_ms * 1_000,
         },
+        lease_us: match (behaviour.reads, behaviour.election) {
+            (Reads::Lease, Election::Ballot) => behaviour.lease_ms * 1_000,
+            (Reads::Quorum, _) | (_, Election::HighestId) => 0,
+        },
         priority: behaviour.priority,
         limits: Limits {
             window_slots: behaviour.window_slots,
@@ -303,6 +312,25 @@ pub fn settings(behaviour: &Behaviour, id: NodeId, nonce: u64) -> Settings {
             chunk_bytes: 256 << 10,
         },
     }
+}
+
+/// What a process on this disk may have granted, however it was configured, with what this one may
+/// grant. The grants themselves are never written down: after a start the node acts as if it had just
+/// given the longest of them.
+fn longest_lease_us(data_dir: &Path, lease_us: u64) -> Result<u64> {
+    let path = data_dir.join(LONGEST_LEASE);
+    let former_us = match std::fs::read_to_string(&path) {
+        Ok(text) => text.trim().parse().with_context(|| {
+            format!("{} holds `{}`, not a number of microseconds", path.display(), text.trim())
+        })?,
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
+        Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
+    };
+    if lease_us > former_us {
+        write_durably(&path, &format!("{lease_us}\n"))
+            .with_context(|| format!("write {}", path.display()))?;
+    }
+    Ok(lease_us.max(former_us))
 }
 
 /// SIGTERM and SIGINT end the node in order.

@@ -208,7 +208,10 @@ impl Metrics {
                     | Deposed::OwnPromise
                     | Deposed::Outvoted
                     | Deposed::HigherId => true,
-                    Deposed::LostQuorum | Deposed::GaveUp | Deposed::NewConfiguration => false,
+                    Deposed::LostQuorum
+                    | Deposed::GaveUp
+                    | Deposed::NewConfiguration
+                    | Deposed::HandedOver => false,
                 };
                 if preempted {
                     self.preemptions.inc();

@@ -26,6 +26,8 @@ pub struct Origin {
     /// Rules until a snapshot or the log knows a newer one.
     pub initial: Configuration,
     pub settings: Settings,
+    /// The longest lease that any process on this disk may have granted: see [`Recovered`].
+    pub granted_us: u64,
     pub behaviour: Behaviour,
     /// No process has run on this disk before: a journal that is not there was never made.
     pub first_start: bool,
@@ -80,7 +82,8 @@ pub fn recover_watched(origin: Origin, now: Now, watch: &mut dyn FnMut(usize)) -
         None => (Slot::FIRST, origin.initial, Store::new()),
     };
     let mut output = Output::default();
-    let recovered = Recovered { snapshot_below, records: kept.records };
+    let granted_us = origin.granted_us;
+    let recovered = Recovered { snapshot_below, records: kept.records, granted_us };
     let replica = Replica::recover(origin.settings, configuration, recovered, now, &mut output);
     let (behaviour, seed) = (origin.behaviour, origin.seed);
     let node = Node::new(replica, store, behaviour, seed, snapshot_below, output, now);

@@ -410,6 +410,14 @@ fn trace_note(note: &Note) {
         Note::Following { leader: None, .. } => tracing::info!("no leader"),
         Note::AnsweredBehind { to } => tracing::info!(peer = %to, "asked about trimmed slots"),
         Note::Refused { ballot, promised } => tracing::debug!(%ballot, %promised, "refused"),
+        Note::Queued { ballot } => {
+            tracing::debug!(%ballot, "a ballot waits for the lease that was granted");
+        }
+        Note::Leased { ballot } => tracing::debug!(%ballot, "this node holds the lease"),
+        Note::Released { ballot, to } => tracing::info!(%ballot, %to, "handed over"),
+        Note::HandoverGivenUp { to } => {
+            tracing::warn!(%to, "it did not take over in time: this node goes on");
+        }
         Note::ChosenByHint { .. } | Note::Tallied { .. } => {}
     }
 }

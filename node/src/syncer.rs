@@ -301,8 +301,12 @@ mod tests {
             hint: Slot::ZERO,
         };
         let chosen = Message::Chosen { first: Slot::FIRST, values: vec![value] };
-        let prepare =
-            Message::Prepare { ballot: Ballot::ZERO, from_slot: Slot::FIRST, holds: Vec::new() };
+        let prepare = Message::Prepare {
+            ballot: Ballot::ZERO,
+            from_slot: Slot::FIRST,
+            holds: Vec::new(),
+            release: None,
+        };
         let state = SyncState::default();
         let taken = |state: &SyncState| {
             [&accept, &chosen, &prepare, &Message::Ping].map(|message| state.takes_in(message))

@@ -35,6 +35,13 @@ pub(crate) struct Peer {
     pub(crate) snapshot_us: Option<u64>,
 }
 
+impl Peer {
+    /// Would it grant a lease? One that was never heard might.
+    pub(crate) fn takes_part_in_leases(&self) -> bool {
+        self.heartbeat.sequence == 0 || self.heartbeat.lease_us > 0
+    }
+}
+
 /// The leader that this node follows.
 #[derive(Clone, Copy, Debug)]
 struct Followed {
@@ -135,6 +142,16 @@ impl Election {
         self.sequence
     }
 
+    /// When the own heartbeat of that number was sent; `None` when that is too long ago.
+    pub(crate) fn sent_us(&self, sequence: u64) -> Option<u64> {
+        let index = self.sent.binary_search_by_key(&sequence, |(sequence, _)| *sequence).ok()?;
+        Some(self.sent[index].1)
+    }
+
+    pub(crate) fn last_sequence(&self) -> u64 {
+        self.sequence
+    }
+
     /// What to echo to `peer`: its newest heartbeat and how long ago that arrived.
     pub(crate) fn echo_to(&self, peer: NodeId, now_us: u64) -> (u64, u64) {
         match self.peers.get(&peer) {
@@ -146,11 +163,7 @@ impl Election {
     }
 
     pub(crate) fn on_heartbeat(&mut self, from: NodeId, heartbeat: Heartbeat, now_us: u64) {
-        let echoed_us = self
-            .sent
-            .binary_search_by_key(&heartbeat.echo, |(sequence, _)| *sequence)
-            .ok()
-            .map(|index| self.sent[index].1);
+        let echoed_us = self.sent_us(heartbeat.echo);
         let peer = self.peers.entry(from).or_default();
         if let Some(echoed_us) = echoed_us {
             peer.echoed_us = peer.echoed_us.max(Some(echoed_us));
@@ -234,7 +247,10 @@ impl Election {
         match reason {
             // It could not choose: give the others time to take over.
             Deposed::LostQuorum => self.defer(now_us, 2 * timing.silence_us),
-            Deposed::OwnPromise | Deposed::HigherId | Deposed::NewConfiguration => {}
+            Deposed::OwnPromise
+            | Deposed::HigherId
+            | Deposed::NewConfiguration
+            | Deposed::HandedOver => {}
             Deposed::Nacked | Deposed::Outvoted | Deposed::GaveUp => {
                 let longest =
                     (timing.takeover_rank_us << self.attempts.min(10)).min(timing.phase1_us);
@@ -243,6 +259,11 @@ impl Election {
                 self.defer(now_us, delay_us);
             }
         }
+    }
+
+    /// This node has handed over: it leaves the next one time until then.
+    pub(crate) fn wait_for_successor(&mut self, until_us: u64) {
+        self.deferred_until_us = self.deferred_until_us.max(until_us);
     }
 
     /// How long the next attempt at phase 1 may take.
@@ -316,11 +337,12 @@ impl Election {
 
     /// Time has passed. A node that was itself paused must not take that for the others' silence
     /// (PITFALLS 104): it moves all it remembers forward by its own lateness.
-    pub(crate) fn on_tick(&mut self, now_us: u64) {
+    /// Returns that lateness; 0 when the tick came in time.
+    pub(crate) fn on_tick(&mut self, now_us: u64) -> u64 {
         let late_us = now_us.saturating_sub(self.last_tick_us);
         self.last_tick_us = now_us;
         if late_us <= self.settings.timing.heartbeat_us {
-            return;
+            return 0;
         }
         let forward = |at: u64| (at + late_us).min(now_us);
         for peer in self.peers.values_mut() {
@@ -332,16 +354,19 @@ impl Election {
         }
         self.quorum_connected_us = forward(self.quorum_connected_us);
         self.eligible_since_us = None;
+        late_us
     }
 
     /// What this node should do now. `stalled` says that it leads and has chosen nothing of what is
-    /// pending for too long.
+    /// pending for too long; `bound` that its acceptor has granted a lease to somebody else, so that
+    /// it could not begin a ballot yet.
     pub(crate) fn decide(
         &mut self,
         now_us: u64,
         configuration: &Configuration,
         standing: Standing,
         stalled: bool,
+        bound: bool,
     ) -> Decision {
         if !configuration.is_voter(self.settings.id) {
             return match standing {
@@ -351,7 +376,7 @@ impl Election {
         }
         match self.settings.election {
             ElectionStrategy::Ballot => {
-                self.decide_by_ballot(now_us, configuration, standing, stalled)
+                self.decide_by_ballot(now_us, configuration, standing, stalled, bound)
             }
             ElectionStrategy::HighestId => self.decide_by_id(now_us, configuration, standing),
         }
@@ -363,6 +388,7 @@ impl Election {
         configuration: &Configuration,
         standing: Standing,
         stalled: bool,
+        bound: bool,
     ) -> Decision {
         let quorum_connected = self.is_quorum_connected(now_us, configuration);
         if quorum_connected {
@@ -380,6 +406,7 @@ impl Election {
             Standing::Preparing => Decision::Stay,
             Standing::Following => {
                 let eligible = self.can_accept
+                    && !bound
                     && quorum_connected
                     && now_us >= self.deferred_until_us.max(self.candidate_until_us)
                     && self.happy_with(now_us).is_none()

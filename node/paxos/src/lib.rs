@@ -28,13 +28,15 @@
 //!
 //! # The rooms
 //! `acceptor` (promised, accepted), `proposer` (phase 1, phase 2), `learner` (chosen, in order),
-//! `election` (who should try to lead), `reads` (quorum rounds), `configuration` and `quorum` (who
+//! `election` (who should try to lead), `lease` and `reads` (how a leader knows that it still is the
+//! only one: by grants that it holds, or by a quorum round), `configuration` and `quorum` (who
 //! counts), and `replica`, which holds one of each and speaks to the world through [`Output`].
 //!
 //! # Left out on purpose
 //! - Byzantine faults: nobody lies (messages are authenticated by the shell).
 //! - Fast or flexible quorums: majorities everywhere.
-//! - Leases: reads take a quorum round.
+//! - Clocks that cannot be trusted within a bound: where a host may stop a guest's clock, leases are
+//!   switched off and reads take a quorum round.
 //!
 //! # In use
 //! ```
@@ -74,6 +76,7 @@ mod ballot;
 mod configuration;
 mod election;
 mod learner;
+mod lease;
 mod message;
 mod output;
 mod proposer;
@@ -89,5 +92,5 @@ pub use message::{Accepted, BatchId, Envelope, Heartbeat, Message, PromisedEntry
 pub use mutants::{Mutant, break_rule};
 pub use output::{Deposed, Note, Output, Position, ReadId, Record};
 pub use quorum::Tally;
-pub use replica::{PeerView, Recovered, Refusal, Replica};
+pub use replica::{HandoverRefusal, PeerView, Recovered, Refusal, Replica};
 pub use settings::{ElectionStrategy, Limits, Now, Settings, Timing};

@@ -97,6 +97,10 @@ pub struct Heartbeat {
     pub hint: Slot,
     /// Breaks ties between candidates, higher first; from the configuration file.
     pub priority: u32,
+    /// How long a lease the sender would grant, in microseconds; 0: it takes no part in leases.
+    pub lease_us: u64,
+    /// When `leading`: grant this heartbeat, please.
+    pub asks_grant: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
@@ -107,6 +111,8 @@ pub enum Message {
         ballot: Ballot,
         from_slot: Slot,
         holds: Vec<(Slot, Ballot)>,
+        /// The ballot whose leader has handed over to this candidate: grants to it do not bind.
+        release: Option<Ballot>,
     },
     /// Phase 1b. Long answers travel in chunks. Each chunk is true by itself: it lists every entry
     /// that the acceptor holds in slots `from_slot` up to, not including, `to_slot` (`None`: all
@@ -172,6 +178,31 @@ pub enum Message {
         ballot: Ballot,
         round: u64,
     },
+    /// For `length_us` from now on, by its own clock, the sender's acceptor lets no other node's
+    /// ballot above `ballot` pass. Answers the heartbeat of that number, and leaves only once the
+    /// promise of `ballot` is durable.
+    Grant {
+        ballot: Ballot,
+        sequence: u64,
+        length_us: u64,
+    },
+    /// The leader of `ballot` hands over to the receiver: it has ended its lease and will never
+    /// hold one of that ballot again. Everything below `first_unchosen` is known chosen to it.
+    Release {
+        ballot: Ballot,
+        first_unchosen: Slot,
+    },
+    /// A follower's read: from which slot on would the leader serve it? `read` is the asker's
+    /// number for it.
+    ReadIndex {
+        read: u64,
+    },
+    /// The answer: the store will do once it has applied `slot`; `None` when the asked node cannot
+    /// tell, as it does not lead.
+    ReadFrom {
+        read: u64,
+        slot: Option<Slot>,
+    },
 }
 
 impl Message {
@@ -191,11 +222,15 @@ impl Message {
             Message::CatchUp { .. } => "catch_up",
             Message::Confirm { .. } => "confirm",
             Message::Confirmed { .. } => "confirmed",
+            Message::Grant { .. } => "grant",
+            Message::Release { .. } => "release",
+            Message::ReadIndex { .. } => "read_index",
+            Message::ReadFrom { .. } => "read_from",
         }
     }
 
     /// Every kind, in a fixed order, so that metrics exist before the first message.
-    pub const KINDS: [&'static str; 13] = [
+    pub const KINDS: [&'static str; 17] = [
         "prepare",
         "promise",
         "nack",
@@ -209,5 +244,9 @@ impl Message {
         "catch_up",
         "confirm",
         "confirmed",
+        "grant",
+        "release",
+        "read_index",
+        "read_from",
     ];
 }

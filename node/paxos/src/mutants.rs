@@ -55,10 +55,27 @@ mod broken {
         ReadJoinsOlderRound,
         ReadBeforeOwnEntry,
         MarkReachesUnderSnapshot,
+        LeaseCountedFromArrival,
+        CandidacyNotQueued,
+        RestartForgetsGrant,
+        DriftNotSubtracted,
+        DriftOfOnePercent,
+        LeaseKeptAfterRelease,
+        RenewedAfterRelease,
+        ReleasePassesEveryGrant,
+        LearnersGrantCounted,
+        LeaseKeptWhenBallotBegun,
+        OldGrantForNewest,
+        MixedGrants,
+        LeasedReadBeforeOwnEntry,
+        GrantBelowBallot,
+        GrantBeforeDurable,
+        ExemptsAnyNode,
+        OutbidLeaderGoesOn,
     }
 
     impl Mutant {
-        pub const ALL: [Mutant; 24] = [
+        pub const ALL: [Mutant; 41] = [
             Mutant::OneVariableForPromisedAndAccepted,
             Mutant::PromiseGoesBack,
             Mutant::PromiseOnlySlotsSeen,
@@ -83,6 +100,23 @@ mod broken {
             Mutant::ReadJoinsOlderRound,
             Mutant::ReadBeforeOwnEntry,
             Mutant::MarkReachesUnderSnapshot,
+            Mutant::LeaseCountedFromArrival,
+            Mutant::CandidacyNotQueued,
+            Mutant::RestartForgetsGrant,
+            Mutant::DriftNotSubtracted,
+            Mutant::DriftOfOnePercent,
+            Mutant::LeaseKeptAfterRelease,
+            Mutant::RenewedAfterRelease,
+            Mutant::ReleasePassesEveryGrant,
+            Mutant::LearnersGrantCounted,
+            Mutant::LeaseKeptWhenBallotBegun,
+            Mutant::OldGrantForNewest,
+            Mutant::MixedGrants,
+            Mutant::LeasedReadBeforeOwnEntry,
+            Mutant::GrantBelowBallot,
+            Mutant::GrantBeforeDurable,
+            Mutant::ExemptsAnyNode,
+            Mutant::OutbidLeaderGoesOn,
         ];
     }
 

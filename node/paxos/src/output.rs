@@ -70,6 +70,15 @@ pub enum Note {
     ChosenByHint { count: u64 },
     /// Phase 2 of one slot ended, this long after its Accept was first sent.
     Tallied { slot: Slot, phase2_us: u64 },
+    /// A question of a higher ballot, or this node's own candidacy in it, has to wait: the acceptor
+    /// has granted a lease to another.
+    Queued { ballot: Ballot },
+    /// The lease of `ballot` begins: reads need no round from here on.
+    Leased { ballot: Ballot },
+    /// This node has let go of `ballot`, and has asked `to` to lead.
+    Released { ballot: Ballot, to: NodeId },
+    /// Nobody has taken over within the bound: this node goes on.
+    HandoverGivenUp { to: NodeId },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -88,6 +97,8 @@ pub enum Deposed {
     GaveUp,
     /// A newer configuration is known.
     NewConfiguration,
+    /// It was handed over to another node.
+    HandedOver,
 }
 
 /// Everything that one or more steps ask of the world. Outputs add up: fill one `Output` with many

@@ -24,6 +24,8 @@ pub(crate) enum Proposer {
 #[derive(Clone, Debug, Hash)]
 pub(crate) struct Preparing {
     pub(crate) ballot: Ballot,
+    /// The ballot whose leader has handed over to this node.
+    pub(crate) release: Option<Ballot>,
     pub(crate) from_slot: Slot,
     pub(crate) started_us: u64,
     pub(crate) deadline_us: u64,
@@ -71,6 +73,7 @@ impl Preparing {
     pub(crate) fn new(ballot: Ballot, from_slot: Slot, now_us: u64, deadline_us: u64) -> Preparing {
         Preparing {
             ballot,
+            release: None,
             from_slot,
             started_us: now_us,
             deadline_us,
@@ -164,6 +167,13 @@ struct Settled {
     sent_us: u64,
 }
 
+/// A leader that drains before it lets go.
+#[derive(Clone, Copy, Debug, Hash)]
+pub(crate) struct Handover {
+    pub(crate) to: NodeId,
+    pub(crate) deadline_us: u64,
+}
+
 /// Phase 2.
 ///
 /// Invariants:
@@ -182,6 +192,8 @@ pub(crate) struct Leading {
     pub(crate) in_flight_bytes: usize,
     /// When a slot was last tallied, or the first was proposed into an idle pipeline.
     pub(crate) progress_us: u64,
+    /// A handover is under way: nothing new is proposed, read or renewed.
+    pub(crate) handover: Option<Handover>,
     settled: BTreeMap<Slot, Settled>,
 }
 
@@ -206,12 +218,16 @@ impl Leading {
             in_flight: BTreeMap::new(),
             in_flight_bytes: 0,
             progress_us: now_us,
+            handover: None,
             settled: BTreeMap::new(),
         }
     }
 
     /// A single batch may exceed the bytes of the window, or it could never be proposed.
     pub(crate) fn has_room_for(&self, bytes: usize, limits: Limits) -> bool {
+        if self.handover.is_some() {
+            return false;
+        }
         let slots = self.next_slot.0 - self.hint.0;
         slots < limits.window_slots
             && (slots == 0 || self.in_flight_bytes + bytes <= limits.window_bytes)
@@ -292,6 +308,15 @@ impl Leading {
             }
             _ => Delivery::Needed,
         }
+    }
+
+    /// Has `peer` all that this ballot has chosen? It knows the slots below `first_unchosen`, and
+    /// must have accepted the others.
+    pub(crate) fn has_all(&self, peer: NodeId, first_unchosen: Slot) -> bool {
+        let mut later = self.settled.range(first_unchosen..).map(|(_, settled)| settled);
+        self.in_flight.is_empty()
+            && self.hint.0 <= first_unchosen.0 + Self::SETTLED_MAX as u64
+            && later.all(|settled| settled.tally.contains(peer))
     }
 
     /// Does it prove a higher ballot that `value` is chosen in `slot`? So it does where this ballot

@@ -11,11 +11,19 @@ use crate::configuration::Configuration;
 use crate::output::ReadId;
 use crate::quorum::Tally;
 
+/// Who wants to know.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub(crate) enum Asker {
+    Own(ReadId),
+    /// A follower, with its own number for the read.
+    Peer(NodeId, u64),
+}
+
 #[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Reads {
     round: u64,
     /// Not in a round yet.
-    waiting: Vec<(ReadId, Slot)>,
+    waiting: Vec<(Asker, Slot)>,
     under_way: Option<Round>,
 }
 
@@ -26,14 +34,14 @@ struct Round {
     /// The first slot proposed after the round began: an Accepted from there on confirms too.
     from_slot: Slot,
     tally: Tally,
-    reads: Vec<(ReadId, Slot)>,
+    reads: Vec<(Asker, Slot)>,
 }
 
 impl Reads {
-    pub(crate) fn add(&mut self, id: ReadId, slot: Slot) {
+    pub(crate) fn add(&mut self, asker: Asker, slot: Slot) {
         match &mut self.under_way {
-            Some(round) if mutant!(ReadJoinsOlderRound) => round.reads.push((id, slot)),
-            _ => self.waiting.push((id, slot)),
+            Some(round) if mutant!(ReadJoinsOlderRound) => round.reads.push((asker, slot)),
+            _ => self.waiting.push((asker, slot)),
         }
     }
 
@@ -88,7 +96,7 @@ impl Reads {
     pub(crate) fn take_confirmed(
         &mut self,
         configuration: &Configuration,
-    ) -> Option<Vec<(ReadId, Slot)>> {
+    ) -> Option<Vec<(Asker, Slot)>> {
         let confirmed = self.under_way.as_ref()?.tally.reached(configuration);
         if !confirmed {
             return None;
@@ -97,9 +105,9 @@ impl Reads {
     }
 
     /// This node no longer leads: all reads that wait, to be redirected.
-    pub(crate) fn take_all(&mut self) -> Vec<ReadId> {
+    pub(crate) fn take_all(&mut self) -> Vec<Asker> {
         let under_way = self.under_way.take().map(|round| round.reads).unwrap_or_default();
         let waiting = std::mem::take(&mut self.waiting);
-        under_way.into_iter().chain(waiting).map(|(id, _)| id).collect()
+        under_way.into_iter().chain(waiting).map(|(asker, _)| asker).collect()
     }
 }

@@ -2,15 +2,19 @@
 //!
 //! Here are its state, its start, and the calls of the shell. The rooms behind: `dispatch` has one
 //! arm for each message, stale ballots turned away first; `proposing` is a ballot's life; `learning`
-//! takes what is chosen and brings others up to date; `time` repeats, suspects and takes over. The
+//! takes what is chosen and brings others up to date; `reading` is for reads at
+//! followers, `leasing` grants leases and counts grants, `handover` passes leadership on; `time` repeats, suspects and takes over. The
 //! rules of what leaves when are in three private `doors`: `record` (to the journal), `send` (may
 //! leave at once) and `withhold` (only once everything recorded so far is synced). A node's own
 //! votes take the same road as everybody's: they are withheld answers addressed to itself.
 
 mod dispatch;
 mod doors;
+mod handover;
 mod learning;
+mod leasing;
 mod proposing;
+mod reading;
 mod time;
 mod views;
 
@@ -23,11 +27,16 @@ use crate::ballot::{Ballot, NodeId, Slot};
 use crate::configuration::Configuration;
 use crate::election::Election;
 use crate::learner::Learner;
+use crate::lease::{Granter, Holder};
 use crate::message::{Accepted, BatchId, Envelope, Message, Value};
 use crate::output::{Deposed, Output, Position, ReadId, Record, Withheld};
 use crate::proposer::Proposer;
-use crate::reads::Reads;
+use crate::reads::{Asker, Reads};
 use crate::settings::{Now, Settings};
+
+pub use handover::HandoverRefusal;
+use handover::Released;
+use reading::Asked;
 
 /// What the shell found on disk: the newest good snapshot's end, and the journal's records in
 /// order.
@@ -36,11 +45,14 @@ pub struct Recovered {
     /// Everything below is in the snapshot; `Slot::FIRST` without one.
     pub snapshot_below: Slot,
     pub records: Vec<Record>,
+    /// The longest lease that a former process on this disk may have granted, in microseconds; 0 if
+    /// there was none, or none that granted. What this process is to grant counts in any case.
+    pub granted_us: u64,
 }
 
 impl Default for Recovered {
     fn default() -> Self {
-        Recovered { snapshot_below: Slot::FIRST, records: Vec::new() }
+        Recovered { snapshot_below: Slot::FIRST, records: Vec::new(), granted_us: 0 }
     }
 }
 
@@ -81,6 +93,11 @@ pub struct Replica {
     learner: Learner,
     election: Election,
     reads: Reads,
+    asked: Asked,
+    granter: Granter,
+    holder: Holder,
+    /// A ballot that this node has let go of.
+    released: Option<Released>,
     /// The highest ballot seen anywhere: the next own ballot is above it.
     highest_seen: Ballot,
     batch_count: u64,
@@ -154,6 +171,7 @@ impl Replica {
         let mut entries = entries.split_off(&recovered.snapshot_below.min(first_kept));
         entries.retain(|slot, entry| *slot >= first_kept || entry.accepted == Accepted::Chosen);
         let acceptor = Acceptor::new(promised, entries, first_kept);
+        let granted_us = recovered.granted_us.max(settings.grant_us());
         let mut replica = Replica {
             election: Election::new(&settings, now.mono_us),
             settings,
@@ -162,6 +180,10 @@ impl Replica {
             proposer: Proposer::Following,
             learner: Learner::new(recovered.snapshot_below),
             reads: Reads::default(),
+            asked: Asked::default(),
+            granter: Granter::recovered(promised, granted_us, now.mono_us),
+            holder: Holder::default(),
+            released: None,
             highest_seen: promised,
             batch_count: 0,
             written: Position(0),
@@ -194,12 +216,15 @@ impl Replica {
 
     /// Lets time pass: heartbeats, suspicion, repeats. Call at least every 5 ms.
     pub fn tick(&mut self, now: Now, output: &mut Output) {
-        self.election.on_tick(now.mono_us);
+        let late_us = self.election.on_tick(now.mono_us);
+        self.holder.forgive(late_us, now.mono_us);
         self.consider(now, output);
+        self.go_on_handing_over(now, output);
         if self.election.heartbeat_due(now.mono_us) {
             self.send_heartbeats(now, output);
         }
         self.repeat(now, output);
+        self.ask_again(now, output);
         self.ask_for_missing(now, output);
         let idle_us = now.mono_us.saturating_sub(self.recorded_chosen_us);
         if idle_us >= self.settings.timing.resend_us {
@@ -243,32 +268,28 @@ impl Replica {
         let Proposer::Leading(leading) = &self.proposer else {
             return Err(Refusal::NotLeading { leader: self.leader() });
         };
-        // Whatever former leaders acknowledged lies below the own no-op (PITFALLS 32).
-        let last_chosen = Slot(self.learner.first_unchosen.0 - 1);
-        let slot = match mutant!(ReadBeforeOwnEntry) {
-            true => last_chosen,
-            false => last_chosen.max(leading.own_slot),
-        };
+        let slot = self.read_point(leading.own_slot);
         if mutant!(ReadWithoutRound) {
             output.reads.push((id, slot));
             return Ok(());
         }
-        self.reads.add(id, slot);
+        self.reads.add(Asker::Own(id), slot);
         self.after_step(now, output);
         Ok(())
     }
 
     /// Begins phase 1 now, whatever the election thinks of it: an operator wants this node to lead.
-    /// Safe at any time; it costs the present leader its ballot. False for one that cannot lead: a
-    /// learner, or a node that must heal its log first.
+    /// Safe at any time; it costs the present leader its ballot, once the lease that this node has
+    /// granted it is over. False for one that cannot lead: a learner, or a node that must heal its
+    /// log first.
     pub fn take_over(&mut self, now: Now, output: &mut Output) -> bool {
         if !self.configuration.is_voter(self.settings.id) {
             return false;
         }
         self.end_ballot(now, Deposed::GaveUp, output);
-        self.begin_candidacy(now, output);
+        self.begin_candidacy(now, None, output);
         self.after_step(now, output);
-        self.preparing().is_some() || self.leading().is_some()
+        self.own_ballot().is_some() || self.granter.candidacy_waits()
     }
 
     /// Tells whether this node could accept now: space left, and no group unsynced for 500 ms.

@@ -73,12 +73,26 @@ pub struct Settings {
     pub seed: u64,
     pub election: ElectionStrategy,
     pub timing: Timing,
+    /// L: for how long this node's acceptor grants a lease to the leader that it is content with,
+    /// in microseconds of its own clock. 0: it takes no part in leases, neither granting nor
+    /// holding; reads are served by quorum rounds. So they are under `HighestId`, whatever stands
+    /// here. Nodes with different lengths go together: a grant says how long it is.
+    pub lease_us: u64,
     /// Breaks ties between candidates, higher first.
     pub priority: u32,
     pub limits: Limits,
 }
 
 impl Settings {
+    /// The length of this node's grants; 0 if it takes no part in leases. Two leaders at once are
+    /// usual by the highest-id rule, and would only wait for each other's leases.
+    pub(crate) fn grant_us(&self) -> u64 {
+        match self.election {
+            ElectionStrategy::Ballot => self.lease_us,
+            ElectionStrategy::HighestId => 0,
+        }
+    }
+
     /// The defaults of DESIGN §3 for one node.
     pub fn new(id: NodeId, incarnation: u64, seed: u64) -> Settings {
         Settings {
@@ -87,6 +101,7 @@ impl Settings {
             seed,
             election: ElectionStrategy::Ballot,
             timing: Timing::LAN,
+            lease_us: 100_000,
             priority: 0,
             limits: Limits { window_slots: 256, window_bytes: 16 << 20, chunk_bytes: 256 << 10 },
         }

@@ -73,7 +73,7 @@ fn nothing_is_caught_when_nothing_is_broken() {
         let outcome = run(Run { seed, ..Run::default() });
         assert!(outcome.violation.is_none(), "seed {seed}: {:?}", outcome.violation);
     }
-    assert!(changed_scripts().is_empty());
+    assert!(changed_scripts(None).is_empty());
 }
 
 fn hunt(broken: Broken) -> Catch {
@@ -88,7 +88,7 @@ fn hunt(broken: Broken) -> Catch {
         let violation = run(Run { seed, foul, ..Run::default() }).violation?;
         Some((seed, violation))
     };
-    let scripts = if foul.is_none() { changed_scripts() } else { Vec::new() };
+    let scripts = changed_scripts(foul);
     let mut seed = SEEDS_FIRST.into_iter().find_map(is_caught);
     let hunt = std::env::var("HUNT").ok().and_then(|seeds| seeds.parse().ok());
     let more = if scripts.is_empty() { SEEDS_MAX } else { hunt.unwrap_or(0) };
@@ -100,14 +100,14 @@ fn hunt(broken: Broken) -> Catch {
 }
 
 /// Scripts that no longer play as recorded.
-fn changed_scripts() -> Vec<String> {
+fn changed_scripts(foul: Option<Foul>) -> Vec<String> {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/scripts");
     let mut changed = Vec::new();
     for entry in std::fs::read_dir(folder).expect("the scripts' folder") {
         let path = entry.expect("its entry").path();
         let recorded = std::fs::read_to_string(&path).expect("read the script");
         let played = std::panic::catch_unwind(|| {
-            let (played, violation) = script::play(&script::parse(&recorded));
+            let (played, violation) = script::play(&script::parse(&recorded), foul);
             violation.is_none() && script::write(&played) == recorded
         });
         if !played.unwrap_or(false) {

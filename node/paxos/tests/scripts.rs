@@ -21,7 +21,7 @@ fn every_script_plays_as_recorded() {
     for path in &paths {
         let name = path.file_stem().expect("a file name").to_string_lossy().into_owned();
         let recorded = std::fs::read_to_string(path).expect("read the script");
-        let (played, violation) = play(&parse(&recorded));
+        let (played, violation) = play(&parse(&recorded), None);
         let text = write(&played);
         if update {
             std::fs::write(path, &text).expect("write the script");

@@ -20,6 +20,10 @@ const LEARNED: u8 = 10;
 const CATCH_UP: u8 = 11;
 const CONFIRM: u8 = 12;
 const CONFIRMED: u8 = 13;
+const GRANT: u8 = 14;
+const RELEASE: u8 = 15;
+const READ_INDEX: u8 = 16;
+const READ_FROM: u8 = 17;
 
 const UNDER: u8 = 0;
 const FOR_EVER: u8 = 1;
@@ -50,15 +54,20 @@ fn kind(message: &Message) -> u8 {
         Message::CatchUp { .. } => CATCH_UP,
         Message::Confirm { .. } => CONFIRM,
         Message::Confirmed { .. } => CONFIRMED,
+        Message::Grant { .. } => GRANT,
+        Message::Release { .. } => RELEASE,
+        Message::ReadIndex { .. } => READ_INDEX,
+        Message::ReadFrom { .. } => READ_FROM,
     }
 }
 
 pub(super) fn put_message(out: &mut impl Out, message: &Message) {
     out.u8(kind(message));
     match message {
-        Message::Prepare { ballot, from_slot, holds } => {
+        Message::Prepare { ballot, from_slot, holds, release } => {
             put_ballot(out, *ballot);
             out.u64(from_slot.0);
+            put_ballot_if_any(out, *release);
             out.count(holds.len());
             for (slot, ballot) in holds {
                 out.u64(slot.0);
@@ -115,7 +124,35 @@ pub(super) fn put_message(out: &mut impl Out, message: &Message) {
             put_ballot(out, *ballot);
             out.u64(*round);
         }
+        Message::Grant { ballot, sequence, length_us } => {
+            put_ballot(out, *ballot);
+            out.u64(*sequence);
+            out.u64(*length_us);
+        }
+        Message::Release { ballot, first_unchosen } => {
+            put_ballot(out, *ballot);
+            out.u64(first_unchosen.0);
+        }
+        Message::ReadIndex { read } => out.u64(*read),
+        Message::ReadFrom { read, slot } => {
+            out.u64(*read);
+            out.flag(slot.is_some());
+            if let Some(slot) = slot {
+                out.u64(slot.0);
+            }
+        }
     }
+}
+
+fn put_ballot_if_any(out: &mut impl Out, ballot: Option<Ballot>) {
+    out.flag(ballot.is_some());
+    if let Some(ballot) = ballot {
+        put_ballot(out, ballot);
+    }
+}
+
+fn ballot_if_any(input: &mut Input, what: &'static str) -> Result<Option<Ballot>, WireError> {
+    if input.flag(what)? { Ok(Some(ballot(input)?)) } else { Ok(None) }
 }
 
 pub(super) fn message(input: &mut Input) -> Result<Message, WireError> {
@@ -123,6 +160,7 @@ pub(super) fn message(input: &mut Input) -> Result<Message, WireError> {
         PREPARE => Message::Prepare {
             ballot: ballot(input)?,
             from_slot: slot(input, "first slot of a Prepare")?,
+            release: ballot_if_any(input, "whether a ballot is released")?,
             holds: holds(input)?,
         },
         PROMISE => promise(input)?,
@@ -152,6 +190,22 @@ pub(super) fn message(input: &mut Input) -> Result<Message, WireError> {
         CATCH_UP => Message::CatchUp { first_unchosen: slot(input, "first unchosen slot")? },
         CONFIRM => Message::Confirm { ballot: ballot(input)?, round: input.u64("read round")? },
         CONFIRMED => Message::Confirmed { ballot: ballot(input)?, round: input.u64("read round")? },
+        GRANT => Message::Grant {
+            ballot: ballot(input)?,
+            sequence: input.u64("heartbeat granted")?,
+            length_us: input.u64("length of a grant")?,
+        },
+        RELEASE => Message::Release {
+            ballot: ballot(input)?,
+            first_unchosen: slot(input, "first unchosen slot")?,
+        },
+        READ_INDEX => Message::ReadIndex { read: input.u64("number of a read")? },
+        READ_FROM => {
+            let read = input.u64("number of a read")?;
+            let known = input.flag("whether the read index is known")?;
+            let slot = if known { Some(slot(input, "read index")?) } else { None };
+            Message::ReadFrom { read, slot }
+        }
         value => return Err(WireError::UnknownKind { what: "message", value }),
     })
 }
@@ -209,10 +263,7 @@ fn put_heartbeat(out: &mut impl Out, heartbeat: &Heartbeat) {
     out.u64(heartbeat.echo);
     out.u64(heartbeat.echo_age_us);
     put_ballot(out, heartbeat.promised);
-    out.flag(heartbeat.leading.is_some());
-    if let Some(ballot) = heartbeat.leading {
-        put_ballot(out, ballot);
-    }
+    put_ballot_if_any(out, heartbeat.leading);
     out.flag(heartbeat.happy_with.is_some());
     if let Some(node) = heartbeat.happy_with {
         out.u32(node.0);
@@ -222,6 +273,8 @@ fn put_heartbeat(out: &mut impl Out, heartbeat: &Heartbeat) {
     out.u64(heartbeat.first_unchosen.0);
     out.u64(heartbeat.hint.0);
     out.u32(heartbeat.priority);
+    out.u64(heartbeat.lease_us);
+    out.flag(heartbeat.asks_grant);
     out.count(heartbeat.connected.len());
     for node in &heartbeat.connected {
         out.u32(node.0);
@@ -236,9 +289,7 @@ fn heartbeat(input: &mut Input) -> Result<Heartbeat, WireError> {
         promised: ballot(input)?,
         ..Heartbeat::default()
     };
-    if input.flag("whether the sender leads")? {
-        heartbeat.leading = Some(ballot(input)?);
-    }
+    heartbeat.leading = ballot_if_any(input, "whether the sender leads")?;
     if input.flag("whether the sender is content")? {
         heartbeat.happy_with = Some(NodeId(input.u32("leader of a heartbeat")?));
     }
@@ -247,6 +298,8 @@ fn heartbeat(input: &mut Input) -> Result<Heartbeat, WireError> {
     heartbeat.first_unchosen = slot(input, "first unchosen slot")?;
     heartbeat.hint = slot(input, "hint of a heartbeat")?;
     heartbeat.priority = input.u32("priority")?;
+    heartbeat.lease_us = input.u64("length of a lease")?;
+    heartbeat.asks_grant = input.flag("whether a grant is asked for")?;
     let count = input.count(NODE_ID_LEN, "connected nodes")?;
     for _ in 0..count {
         heartbeat.connected.push(NodeId(input.u32("connected node")?));

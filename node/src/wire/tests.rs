@@ -67,8 +67,9 @@ fn heartbeats() -> impl Strategy<Value = Heartbeat> {
         (any::<u64>(), any::<u64>(), any::<u64>(), ballots(), prop::option::of(ballots())),
         (prop::option::of(any::<u32>()), any::<bool>(), any::<bool>()),
         (prop::collection::vec(any::<u32>(), 0..9), slots(), slots(), any::<u32>()),
+        (any::<u64>(), any::<bool>()),
     )
-        .prop_map(|(clock, state, rest)| Heartbeat {
+        .prop_map(|(clock, state, rest, lease)| Heartbeat {
             sequence: clock.0,
             echo: clock.1,
             echo_age_us: clock.2,
@@ -81,6 +82,8 @@ fn heartbeats() -> impl Strategy<Value = Heartbeat> {
             first_unchosen: rest.1,
             hint: rest.2,
             priority: rest.3,
+            lease_us: lease.0,
+            asks_grant: lease.1,
         })
 }
 
@@ -100,8 +103,18 @@ fn messages() -> impl Strategy<Value = Message> {
             Message::Promise { ballot, from_slot, to_slot, entries, first_unchosen, wall_ms }
         });
     prop_oneof![
-        (ballots(), slots(), prop::collection::vec((slots(), ballots()), 0..9))
-            .prop_map(|(ballot, from_slot, holds)| Message::Prepare { ballot, from_slot, holds }),
+        (
+            ballots(),
+            slots(),
+            prop::collection::vec((slots(), ballots()), 0..9),
+            prop::option::of(ballots())
+        )
+            .prop_map(|(ballot, from_slot, holds, release)| Message::Prepare {
+                ballot,
+                from_slot,
+                holds,
+                release
+            }),
         promise,
         (ballots(), ballots()).prop_map(|(ballot, promised)| Message::Nack { ballot, promised }),
         (ballots(), slots(), slots()).prop_map(|(ballot, first_kept, first_unchosen)| {
@@ -120,6 +133,14 @@ fn messages() -> impl Strategy<Value = Message> {
         slots().prop_map(|first_unchosen| Message::CatchUp { first_unchosen }),
         (ballots(), any::<u64>()).prop_map(|(ballot, round)| Message::Confirm { ballot, round }),
         (ballots(), any::<u64>()).prop_map(|(ballot, round)| Message::Confirmed { ballot, round }),
+        (ballots(), any::<u64>(), any::<u64>()).prop_map(|(ballot, sequence, length_us)| {
+            Message::Grant { ballot, sequence, length_us }
+        }),
+        (ballots(), slots())
+            .prop_map(|(ballot, first_unchosen)| Message::Release { ballot, first_unchosen }),
+        any::<u64>().prop_map(|read| Message::ReadIndex { read }),
+        (any::<u64>(), prop::option::of(slots()))
+            .prop_map(|(read, slot)| Message::ReadFrom { read, slot }),
     ]
 }
 
@@ -407,6 +428,7 @@ fn one_of_each() -> Vec<Message> {
             ballot: ballot(7),
             from_slot: Slot(3),
             holds: vec![(Slot(4), ballot(6))],
+            release: Some(ballot(6)),
         },
         Message::Promise {
             ballot: ballot(7),
@@ -437,6 +459,8 @@ fn one_of_each() -> Vec<Message> {
             first_unchosen: Slot(10),
             hint: Slot(9),
             priority: 50,
+            lease_us: 100_000,
+            asks_grant: true,
         }),
         Message::Ping,
         Message::Chosen { first: Slot(5), values: vec![a_batch(), Value::Noop, a_configuration()] },
@@ -444,6 +468,10 @@ fn one_of_each() -> Vec<Message> {
         Message::CatchUp { first_unchosen: Slot(8) },
         Message::Confirm { ballot: ballot(7), round: 21 },
         Message::Confirmed { ballot: ballot(7), round: 21 },
+        Message::Grant { ballot: ballot(7), sequence: 100, length_us: 100_000 },
+        Message::Release { ballot: ballot(7), first_unchosen: Slot(10) },
+        Message::ReadIndex { read: 33 },
+        Message::ReadFrom { read: 33, slot: Some(Slot(9)) },
     ]
 }
 

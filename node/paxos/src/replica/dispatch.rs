@@ -18,7 +18,16 @@ impl Replica {
     ) {
         match message {
             // Phase 1a. Promise all slots from there on, and tell what was accepted there.
-            Message::Prepare { ballot, from_slot, holds } => {
+            // A lease that was granted to another leader comes first.
+            Message::Prepare { ballot, .. }
+            | Message::Accept { ballot, .. }
+            | Message::Confirm { ballot, .. }
+                if self.must_wait(now, ballot, &message) =>
+            {
+                self.see(ballot);
+                self.queue(now, from, ballot, message, output);
+            }
+            Message::Prepare { ballot, from_slot, holds, .. } => {
                 self.see(ballot);
                 self.on_prepare(now, from, ballot, from_slot, &holds, output);
             }
@@ -30,7 +39,9 @@ impl Replica {
             // Somebody has promised more than we can offer: this ballot is over.
             Message::Nack { ballot, promised } => {
                 self.see(promised);
-                if self.own_ballot() == Some(ballot) {
+                if self.leading() == Some(ballot) {
+                    self.outbid(now, output);
+                } else if self.own_ballot() == Some(ballot) {
                     self.end_ballot(now, Deposed::Nacked, output);
                 }
             }
@@ -80,7 +91,28 @@ impl Replica {
                     self.reads.on_confirmed(from, round);
                 }
             }
+            // A quorum of these is a lease.
+            Message::Grant { ballot, sequence, length_us } => {
+                self.on_grant(now, from, ballot, (sequence, length_us), output);
+            }
+            // The leader lets go of its ballot, in favour of this node.
+            Message::Release { ballot, first_unchosen } => {
+                self.see(ballot);
+                self.on_release(now, ballot, first_unchosen, output);
+            }
+            // A follower's read.
+            Message::ReadIndex { read } => self.on_read_index(now, from, read, output),
+            Message::ReadFrom { read, slot } => self.on_read_from(from, read, slot, output),
         }
+    }
+
+    /// Does a grant to another leader keep this question waiting? A Prepare that its leader has
+    /// let go for does away with the grant.
+    fn must_wait(&mut self, now: Now, ballot: Ballot, message: &Message) -> bool {
+        if let Message::Prepare { release: Some(released), .. } = message {
+            self.granter.release(*released);
+        }
+        self.granter.binds(ballot, now.mono_us)
     }
 
     pub(super) fn on_prepare(
@@ -243,16 +275,20 @@ impl Replica {
     ) {
         self.see(heartbeat.promised);
         let (leading, hint, promised) = (heartbeat.leading, heartbeat.hint, heartbeat.promised);
+        let (asks_grant, sequence) = (heartbeat.asks_grant, heartbeat.sequence);
         self.election.on_heartbeat(from, heartbeat, now.mono_us);
         if let Some(ballot) = leading {
             self.see(ballot);
             self.take_hint(ballot, hint, output);
             self.declare(now, output);
+            if asks_grant {
+                self.grant(now, from, ballot, sequence, output);
+            }
         }
         // A peer that has promised more will not vote for this ballot any more: begin a round above
         // it rather than lead without that voter until the next one fails too.
         if self.leading().is_some_and(|ballot| promised > ballot) {
-            self.end_ballot(now, Deposed::Nacked, output);
+            self.outbid(now, output);
         }
         self.bring_up_to_date(now, from, output);
         self.consider(now, output);

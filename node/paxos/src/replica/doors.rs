@@ -19,11 +19,13 @@ impl Replica {
                 self.send(to, message, output);
             }
         }
+        self.take_queued(now, output);
         while let Some(reads) = self.reads.take_confirmed(&self.configuration) {
-            output.reads.extend(reads);
+            self.answer_reads(reads, output);
             self.start_read_round(now, output);
         }
         self.start_read_round(now, output);
+        self.serve_asked(output);
         if !output.records.is_empty() {
             self.record_chosen_below(now, output);
         }
@@ -95,6 +97,7 @@ impl Replica {
         if is_over && !mutant!(LeaderOutlivesItsPromise) {
             self.end_ballot(now, Deposed::OwnPromise, output);
         }
+        self.succeeded(ballot);
         if ballot.node != self.settings.id {
             self.election.on_promised_other(ballot, now.mono_us);
         }

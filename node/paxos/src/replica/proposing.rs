@@ -10,7 +10,15 @@ use crate::settings::Now;
 impl Replica {
     /// Begins phase 1 in a ballot never used before. The own promise is the record that the
     /// Prepares wait for: the round is on disk before anybody hears of it.
-    pub(super) fn begin_candidacy(&mut self, now: Now, output: &mut Output) {
+    ///
+    /// `release` is the ballot whose leader has handed over to this node. A lease that the own
+    /// acceptor has granted to anybody else comes first: then the candidacy waits for its end.
+    pub(super) fn begin_candidacy(
+        &mut self,
+        now: Now,
+        release: Option<Ballot>,
+        output: &mut Output,
+    ) {
         let own = self.settings.id;
         let from_slot = self.learner.first_unchosen;
         // A candidate whose own log is trimmed above its store (an older snapshot was restored)
@@ -19,10 +27,20 @@ impl Replica {
             return;
         }
         let ballot = Ballot::next(self.highest_seen, self.configuration.number, own);
+        if let Some(released) = release {
+            self.granter.release(released);
+        }
+        if self.granter.binds(ballot, now.mono_us) && !mutant!(CandidacyNotQueued) {
+            if self.granter.queue_candidacy() {
+                output.notes.push(Note::Queued { ballot });
+            }
+            return;
+        }
         self.see(ballot);
         let deadline_us = now.mono_us + self.election.phase1_us();
-        self.proposer =
-            Proposer::Preparing(Preparing::new(ballot, from_slot, now.mono_us, deadline_us));
+        let mut preparing = Preparing::new(ballot, from_slot, now.mono_us, deadline_us);
+        preparing.release = release;
+        self.proposer = Proposer::Preparing(preparing);
         output.notes.push(Note::Preparing { ballot });
         let holds = self.acceptor.holds(from_slot);
         self.on_prepare(now, own, ballot, from_slot, &holds, output);
@@ -31,7 +49,7 @@ impl Replica {
             self.withhold(
                 self.written,
                 peer,
-                Message::Prepare { ballot, from_slot, holds },
+                Message::Prepare { ballot, from_slot, holds, release },
                 output,
             );
         }
@@ -54,6 +72,8 @@ impl Replica {
         leading.own_slot = end;
         self.proposer = Proposer::Leading(leading);
         self.election.on_elected(now.mono_us);
+        self.holder.begin(ballot, self.settings.grant_us(), now.mono_us);
+        self.released = None;
         let (mut adopted, mut noops) = (0, 0);
         let mut again: Option<Value> = None;
         for slot in first.until(end) {
@@ -108,19 +128,21 @@ impl Replica {
         let Some(ballot) = self.own_ballot() else { return };
         let led = self.leading().is_some();
         self.proposer = Proposer::Following;
+        self.holder.end();
         // Messages of this ballot that still wait for a sync would be spoken by a leader that is
         // none any more.
         self.withheld.retain(|withheld| {
             !matches!(&withheld.message, Message::Prepare { ballot: held, .. } if *held == ballot)
         });
-        output.reads_refused.extend(self.reads.take_all());
+        self.refuse_reads(output);
         if mutant!(LostBeforeSettled) {
             output.lost.extend(self.learner.own_batches());
         }
         self.election.on_deposed(reason, now.mono_us);
         output.notes.push(Note::Deposed { ballot, led, reason });
         self.note_leader(output);
-        if led {
+        // Whoever has handed over leaves the others in their belief until the next one leads.
+        if led && reason != Deposed::HandedOver {
             self.send_heartbeats(now, output);
         }
     }

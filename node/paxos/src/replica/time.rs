@@ -23,9 +23,11 @@ impl Replica {
             }
             Proposer::Preparing(_) | Proposer::Following => false,
         };
-        match self.election.decide(now.mono_us, &self.configuration, standing, stalled) {
+        let stalled = stalled || self.lacks_grants(now);
+        let bound = self.is_bound(now);
+        match self.election.decide(now.mono_us, &self.configuration, standing, stalled, bound) {
             Decision::Stay => {}
-            Decision::TakeOver => self.begin_candidacy(now, output),
+            Decision::TakeOver => self.begin_candidacy(now, None, output),
             Decision::StepDown(reason) => self.end_ballot(now, reason, output),
         }
         self.note_leader(output);
@@ -46,10 +48,12 @@ impl Replica {
                 if !gave_up && due && own_promise_synced {
                     preparing.sent_us = now.mono_us;
                     let (ballot, from_slot) = (preparing.ballot, preparing.from_slot);
+                    let release = preparing.release;
                     for peer in members {
                         if !preparing.has_answered(peer) {
                             let holds = self.acceptor.holds(from_slot);
-                            messages.push((peer, Message::Prepare { ballot, from_slot, holds }));
+                            let prepare = Message::Prepare { ballot, from_slot, holds, release };
+                            messages.push((peer, prepare));
                         }
                     }
                 }
@@ -83,6 +87,10 @@ impl Replica {
             let message = self.heartbeat(peer, sequence, now);
             self.send(peer, message, output);
         }
+        // The own acceptor grants like the others.
+        if let Some(ballot) = self.leading().filter(|_| self.asks_grants()) {
+            self.grant(now, self.settings.id, ballot, sequence, output);
+        }
     }
 
     pub(super) fn heartbeat_for(&mut self, peer: NodeId, now: Now) -> Message {
@@ -99,7 +107,7 @@ impl Replica {
         };
         let happy_with = match leading {
             Some(_) => quorum_connected.then_some(self.settings.id),
-            None => self.election.happy_with(now.mono_us),
+            None => self.successor().or(self.election.happy_with(now.mono_us)),
         };
         let hint = match &self.proposer {
             Proposer::Leading(leading) => leading.hint,
@@ -120,6 +128,8 @@ impl Replica {
             first_unchosen: self.learner.first_unchosen,
             hint,
             priority: self.settings.priority,
+            lease_us: self.settings.grant_us(),
+            asks_grant: self.asks_grants(),
         })
     }
 }

@@ -307,6 +307,12 @@ impl Checker {
                 }
             }
             Message::Learned { first_unchosen } => self.check_learned(from, *first_unchosen),
+            Message::Grant { ballot, .. } => {
+                let durable = self.facts(from).durable.promised;
+                if durable < *ballot {
+                    self.fail(format!("{from} grants {ballot}, its disk promises only {durable}"));
+                }
+            }
             Message::Confirmed { ballot, .. } => {
                 let promised = self.facts(from).durable.promised;
                 if promised < *ballot {
@@ -476,6 +482,16 @@ impl Checker {
             ));
         }
         self.read_floor = self.read_floor.max(seen);
+    }
+
+    /// `node` holds a lease now, and its store has applied all below `applied_below`.
+    pub fn holds_lease(&mut self, node: NodeId, applied_below: Slot) {
+        if applied_below <= self.read_floor {
+            let floor = self.read_floor;
+            self.fail(format!(
+                "{node} holds a lease and has not applied slot {floor}, which was acknowledged"
+            ));
+        }
     }
 
     pub fn noted(&mut self, node: NodeId, note: &Note) {

@@ -8,8 +8,8 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use paxos::{
-    Ballot, BatchId, Configuration, Envelope, Member, Message, NodeId, Note, Now, Output, ReadId,
-    Record, Recovered, Refusal, Replica, Role, Settings, Slot, Value,
+    Ballot, BatchId, Configuration, Envelope, HandoverRefusal, Member, Message, NodeId, Note, Now,
+    Output, ReadId, Record, Recovered, Refusal, Replica, Role, Settings, Slot, Value,
 };
 
 use super::checker::Checker;
@@ -19,6 +19,8 @@ use super::describe;
 use super::disk::{Disk, Snapshot};
 use super::foul::Foul;
 use super::store::Store;
+
+pub type HandoverAnswer = Result<NodeId, HandoverRefusal>;
 
 /// A running process.
 #[derive(Debug)]
@@ -41,6 +43,21 @@ pub struct Node {
     pub settings: Settings,
     /// Groups in one segment before the next is opened.
     pub segment_groups: usize,
+}
+
+/// A read of the store under a lease that has not been checked yet.
+#[derive(Clone, Copy, Debug)]
+pub struct Look {
+    pub node: NodeId,
+    incarnation: u64,
+    ballot: Ballot,
+    read: ReadId,
+    begun_us: u64,
+    /// What the read must not miss, and the last slot that it saw.
+    floor: Slot,
+    seen: Slot,
+    /// Was there a lease when the store was read? (What a fouled shell goes by.)
+    held: bool,
 }
 
 /// What a run did, line by line; kept only when somebody will read it.
@@ -186,7 +203,8 @@ impl Cluster {
             }
             _ => {}
         }
-        let recovered = Recovered { snapshot_below: store.applied_below, records };
+        let granted_us = node.settings.lease_us;
+        let recovered = Recovered { snapshot_below: store.applied_below, records, granted_us };
         let mut settings = node.settings.clone();
         settings.incarnation = incarnation;
         settings.seed = settings.seed.wrapping_add(incarnation);
@@ -337,15 +355,102 @@ impl Cluster {
         Some(answer)
     }
 
-    /// A client reads.
+    /// The leader `id` is to hand over.
+    pub fn hand_over(&mut self, id: NodeId, to: Option<NodeId>) -> Option<HandoverAnswer> {
+        self.call(id, |replica, now, output| replica.hand_over(now, to, output))
+    }
+
+    /// A client reads: under the lease, if there is one, else by a quorum round.
     pub fn read(&mut self, id: NodeId) -> Option<Result<ReadId, Refusal>> {
+        if let Some(look) = self.look(id)
+            && self.check(look)
+        {
+            return Some(Ok(look.read));
+        }
+        self.read_by_quorum(id)
+    }
+
+    /// The first step of a read under a lease: read the store.
+    pub fn look(&mut self, id: NodeId) -> Option<Look> {
+        let process = self.process(id)?;
+        let ballot = process.replica.reads_under()?;
+        let look = Look {
+            node: id,
+            incarnation: process.incarnation,
+            ballot,
+            read: ReadId(self.reads + 1),
+            begun_us: self.time_us,
+            floor: self.checker.read_begins(),
+            seen: process.store.applied_below.previous(),
+            held: process.replica.holds_lease(self.now(id), ballot),
+        };
+        self.reads += 1;
+        Some(look)
+    }
+
+    /// The second step: check the lease, by the clock as it is now. False if the read has to be
+    /// served in another way.
+    pub fn check(&mut self, look: Look) -> bool {
+        let Look { node: id, ballot, read, mut floor, mut seen, .. } = look;
+        let now = self.now(id);
+        let Some(process) = self.process(id) else { return false };
+        if process.incarnation != look.incarnation {
+            return false;
+        }
+        let replica = &process.replica;
+        let held = match self.foul {
+            Some(Foul::LeaseCheckedBeforeRead) => look.held,
+            Some(Foul::LeaseOfAnyBallot) => {
+                replica.reads_under().is_some_and(|ballot| replica.holds_lease(now, ballot))
+            }
+            _ => replica.holds_lease(now, ballot),
+        };
+        if self.foul == Some(Foul::LeaseCheckedBeforeRead) {
+            floor = self.checker.read_begins();
+            seen = process.store.applied_below.previous();
+        }
+        if !held {
+            self.coverage.count(Rare::LeaseRefused);
+            self.trace.line(|| format!("{id} has no lease for read {}", read.0));
+            return false;
+        }
+        let in_steps = look.begun_us < self.time_us;
+        self.coverage.count(if in_steps { Rare::LeasedReadInSteps } else { Rare::LeasedRead });
+        self.trace.line(|| format!("{id} serves read {} at slot {seen}, leased", read.0));
+        self.checker.read_served(id, floor, seen, seen);
+        true
+    }
+
+    /// Is that read still to be served?
+    pub fn waits(&self, id: NodeId, read: ReadId) -> bool {
+        self.process(id).is_some_and(|process| process.reads.contains_key(&read))
+    }
+
+    /// A client reads at a follower, which serves the read itself.
+    pub fn read_at_follower(&mut self, id: NodeId) -> Option<Result<ReadId, Refusal>> {
+        let answer = self.begin_read(id, Replica::read_at_follower)?;
+        if answer.is_ok() {
+            self.coverage.count(Rare::FollowerRead);
+        }
+        Some(answer)
+    }
+
+    pub fn read_by_quorum(&mut self, id: NodeId) -> Option<Result<ReadId, Refusal>> {
+        self.begin_read(id, Replica::read)
+    }
+
+    fn begin_read(
+        &mut self,
+        id: NodeId,
+        begin: impl FnOnce(&mut Replica, Now, ReadId, &mut Output) -> Result<(), Refusal>,
+    ) -> Option<Result<ReadId, Refusal>> {
         let now = self.now(id);
         self.reads += 1;
         let read = ReadId(self.reads);
         let floor = self.checker.read_begins();
         let process = self.node(id).process.as_mut()?;
         let mut output = Output::default();
-        let answer = process.replica.read(now, read, &mut output);
+        let answer = begin(&mut process.replica, now, read, &mut output);
         if answer.is_ok() {
             process.reads.insert(read, floor);
         }
@@ -463,6 +568,24 @@ impl Cluster {
         }
         self.serve_reads(id, reads, &reads_refused);
         self.snapshots_wanted.extend(snapshot_for.into_iter().map(|to| (id, to)));
+        self.check_leases();
+    }
+
+    /// At most one node holds a lease, and no lease misses what anybody was told.
+    fn check_leases(&mut self) {
+        let holders = self.nodes.iter().filter_map(|(id, node)| {
+            let process = node.process.as_ref()?;
+            let held_us = process.replica.lease_remaining_us(node.clock.now(self.time_us));
+            (held_us > 0).then_some((*id, process.store.applied_below))
+        });
+        let holders: Vec<(NodeId, Slot)> = holders.collect();
+        if holders.len() > 1 {
+            self.checker
+                .fail(format!("two nodes hold leases: {} and {}", holders[0].0, holders[1].0));
+        }
+        for (id, applied_below) in holders {
+            self.checker.holds_lease(id, applied_below);
+        }
     }
 
     fn incarnation(&self, id: NodeId) -> u64 {

@@ -56,6 +56,14 @@ rare! {
     DeposedLostQuorum: "a ballot ended: no quorum",
     DeposedHigherId: "a ballot ended: a higher id is there",
     DeposedGaveUp: "a ballot ended: gave up",
+    DeposedHandedOver: "a ballot ended: handed over",
+    Leased: "a leader got a lease",
+    LeasedRead: "a read was served under a lease",
+    LeasedReadInSteps: "the same, some time after the store was read",
+    LeaseRefused: "the lease was over when the read was checked",
+    Queued: "a lease kept a higher ballot waiting",
+    FollowerRead: "a follower served a read",
+    HandoverGivenUp: "a handover was given up",
 }
 
 #[derive(Clone, Debug, Default)]
@@ -110,9 +118,16 @@ impl Coverage {
                 Deposed::LostQuorum => self.count(Rare::DeposedLostQuorum),
                 Deposed::HigherId => self.count(Rare::DeposedHigherId),
                 Deposed::GaveUp => self.count(Rare::DeposedGaveUp),
+                Deposed::HandedOver => self.count(Rare::DeposedHandedOver),
                 Deposed::NewConfiguration => {}
             },
-            Note::Preparing { .. } | Note::Following { .. } | Note::Tallied { .. } => {}
+            Note::Queued { .. } => self.count(Rare::Queued),
+            Note::Leased { .. } => self.count(Rare::Leased),
+            Note::HandoverGivenUp { .. } => self.count(Rare::HandoverGivenUp),
+            Note::Preparing { .. }
+            | Note::Following { .. }
+            | Note::Tallied { .. }
+            | Note::Released { .. } => {}
         }
     }
 }

@@ -33,7 +33,7 @@ fn entries(list: &[PromisedEntry]) -> String {
 
 pub fn message(message: &Message) -> String {
     match message {
-        Message::Prepare { ballot, from_slot, holds } => {
+        Message::Prepare { ballot, from_slot, holds, release } => {
             let holds: Vec<String> =
                 holds.iter().map(|(slot, ballot)| format!("{slot}@{ballot}")).collect();
             let holds = if holds.is_empty() {
@@ -41,7 +41,8 @@ pub fn message(message: &Message) -> String {
             } else {
                 format!(" holds {}", holds.join(", "))
             };
-            format!("Prepare {ballot} from {from_slot}{holds}")
+            let release = release.map_or(String::new(), |released| format!(" released {released}"));
+            format!("Prepare {ballot} from {from_slot}{holds}{release}")
         }
         Message::Promise { ballot, from_slot, to_slot, entries: list, first_unchosen, .. } => {
             let to = to_slot.map_or(String::new(), |slot| format!(" to {slot}"));
@@ -81,6 +82,15 @@ pub fn message(message: &Message) -> String {
         Message::CatchUp { first_unchosen } => format!("CatchUp first_unchosen={first_unchosen}"),
         Message::Confirm { ballot, round } => format!("Confirm {ballot} round={round}"),
         Message::Confirmed { ballot, round } => format!("Confirmed {ballot} round={round}"),
+        Message::Grant { ballot, sequence, length_us } => {
+            format!("Grant {ballot} heartbeat {sequence} for {} ms", length_us / 1_000)
+        }
+        Message::Release { ballot, first_unchosen } => {
+            format!("Release {ballot} first_unchosen={first_unchosen}")
+        }
+        Message::ReadIndex { read } => format!("ReadIndex {read}"),
+        Message::ReadFrom { read, slot: Some(slot) } => format!("ReadFrom {read} slot {slot}"),
+        Message::ReadFrom { read, slot: None } => format!("ReadFrom {read} not here"),
     }
 }
 
@@ -114,6 +124,10 @@ pub fn note(note: &Note) -> String {
         Note::AnsweredBehind { to } => format!("tells {to} that it is behind"),
         Note::ChosenByHint { count } => format!("marks {count} chosen by hint"),
         Note::Tallied { slot, .. } => format!("tallies {slot}"),
+        Note::Queued { ballot } => format!("has granted a lease: {ballot} waits"),
+        Note::Leased { ballot } => format!("holds the lease of {ballot}"),
+        Note::Released { ballot, to } => format!("lets go of {ballot}, {to} is to lead"),
+        Note::HandoverGivenUp { to } => format!("waits no longer for {to}"),
     }
 }
 
@@ -126,5 +140,6 @@ fn reason_text(reason: Deposed) -> &'static str {
         Deposed::HigherId => "a higher id is there",
         Deposed::GaveUp => "gave up",
         Deposed::NewConfiguration => "a newer configuration is known",
+        Deposed::HandedOver => "handed over",
     }
 }

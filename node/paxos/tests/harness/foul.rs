@@ -19,10 +19,14 @@ pub enum Foul {
     InstallBeforeSync,
     /// A process keeps its predecessor's incarnation, so its batches take the same names.
     ReuseIncarnation,
+    /// A read is served under a lease that was checked before the read began (a cached time).
+    LeaseCheckedBeforeRead,
+    /// The lease that is checked behind the read need not be the one under which it began.
+    LeaseOfAnyBallot,
 }
 
 impl Foul {
-    pub const ALL: [Foul; 8] = [
+    pub const ALL: [Foul; 10] = [
         Foul::ForgetPromise,
         Foul::ForgetAccepted,
         Foul::SpeakBeforeSync,
@@ -31,5 +35,7 @@ impl Foul {
         Foul::NoCheckpoint,
         Foul::InstallBeforeSync,
         Foul::ReuseIncarnation,
+        Foul::LeaseCheckedBeforeRead,
+        Foul::LeaseOfAnyBallot,
     ];
 }

@@ -7,6 +7,8 @@
 //!
 //! ```text
 //! cluster nodes=3 learners=1 strategy=highest-id window=4 chunk=1 disk=manual leader=1
+//!   lease=100 speeds=890000,1110000     leases of 100 ms; how fast the nodes' clocks run, in ppm
+//!   plain=2,3                           nodes that take no part in leases
 //! campaign 2               n2 begins phase 1
 //! propose 1 x              a client writes x at n1
 //! read 1                   a client reads at n1
@@ -22,6 +24,10 @@
 //! pause 1 | resume 1 | disconnect 2 1
 //! tell 3 1                 n1 asks n3 what it lacks
 //! run 300ms                time passes: ticks, messages (1 ms), syncs; only events are shown
+//! pass 30ms | tick 1       only the clocks move | one node notices
+//! look 1 | check 1         a read under a lease in its two steps: the store, then the lease
+//! follow 3                 a client reads at a follower, which asks the leader
+//! transfer 1 2             n1 is to hand over to n2 (or to the best one)
 //! status                   what each node promises, holds and knows
 //! ```
 
@@ -29,8 +35,9 @@ use std::collections::BTreeSet;
 
 use paxos::{ElectionStrategy, Envelope, Message, NodeId, Refusal, Settings};
 
-use super::cluster::Cluster;
+use super::cluster::{Cluster, Look};
 use super::describe;
+use super::foul::Foul;
 
 const MS: u64 = 1_000;
 
@@ -68,8 +75,8 @@ pub fn parse(text: &str) -> Vec<Block> {
 
 /// Runs all blocks; returns them with the answers as they are now. A broken invariant is part of
 /// the answer, and ends the script.
-pub fn play(blocks: &[Block]) -> (Vec<Block>, Option<String>) {
-    let mut stage = Stage::new();
+pub fn play(blocks: &[Block], foul: Option<Foul>) -> (Vec<Block>, Option<String>) {
+    let mut stage = Stage::new(foul);
     let mut played = Vec::new();
     for block in blocks {
         for command in &block.commands {
@@ -113,16 +120,21 @@ struct Stage {
     cut: BTreeSet<(NodeId, NodeId)>,
     paused: BTreeSet<NodeId>,
     syncs_by_itself: bool,
+    /// Reads whose lease is not checked yet.
+    looks: Vec<Look>,
+    foul: Option<Foul>,
 }
 
 impl Stage {
-    fn new() -> Stage {
+    fn new(foul: Option<Foul>) -> Stage {
         Stage {
             cluster: None,
             network: Vec::new(),
             cut: BTreeSet::new(),
             paused: BTreeSet::new(),
             syncs_by_itself: true,
+            looks: Vec::new(),
+            foul,
         }
     }
 
@@ -151,7 +163,10 @@ impl Stage {
             }
             "propose" => self.propose(node(1), &words[2..].join(" ")),
             "read" => match self.cluster().read(node(1)) {
-                Some(Ok(read)) => self.say(format!("{} begins read {}", node(1), read.0)),
+                Some(Ok(read)) if self.cluster().waits(node(1), read) => {
+                    self.say(format!("{} begins read {}", node(1), read.0));
+                }
+                Some(Ok(_)) => {}
                 Some(Err(refusal)) => self.refused(node(1), refusal),
                 None => self.say(format!("{} is down", node(1))),
             },
@@ -193,6 +208,39 @@ impl Stage {
             }
             "disconnect" => self.cluster().disconnected(node(1), node(2)),
             "run" => self.run(number(words[1].trim_end_matches("ms"), "")),
+            "pass" => self.cluster().time_us += MS * number(words[1].trim_end_matches("ms"), ""),
+            "tick" => {
+                let id = node(1);
+                self.cluster().tick(id);
+            }
+            "look" => match self.cluster().look(node(1)) {
+                Some(look) => {
+                    self.looks.push(look);
+                    self.say(format!("{} has read its store", node(1)));
+                }
+                None => self.say(format!("{} reads under no lease", node(1))),
+            },
+            "check" => {
+                let of_node = |look: &mut Look| look.node == node(1);
+                for look in self.looks.extract_if(.., of_node).collect::<Vec<_>>() {
+                    self.cluster().check(look);
+                }
+            }
+            "follow" => match self.cluster().read_at_follower(node(1)) {
+                Some(Ok(read)) => self.say(format!("{} asks for read {}", node(1), read.0)),
+                Some(Err(refusal)) => self.refused(node(1), refusal),
+                None => self.say(format!("{} is down", node(1))),
+            },
+            "transfer" => {
+                let to = words.get(2).map(|_| node(2));
+                match self.cluster().hand_over(node(1), to) {
+                    Some(Ok(to)) => self.say(format!("{} hands over to {to}", node(1))),
+                    Some(Err(refusal)) => {
+                        self.say(format!("{} does not hand over: {refusal:?}", node(1)));
+                    }
+                    None => self.say(format!("{} is down", node(1))),
+                }
+            }
             "status" => self.status(),
             other => panic!("no such command: {other}"),
         }
@@ -206,6 +254,10 @@ impl Stage {
         let mut cluster =
             Cluster::new(value("nodes=", 3) as u32, value("learners=", 0) as u32, |id| {
                 let mut settings = Settings::new(id, 0, u64::from(id.0));
+                let is_plain = option("plain=").is_some_and(|list| {
+                    list.split(',').any(|node| number(node, "") == u64::from(id.0))
+                });
+                settings.lease_us = if is_plain { 0 } else { MS * value("lease=", 0) };
                 settings.limits.window_slots = value("window=", 256);
                 settings.limits.chunk_bytes = value("chunk=", 256 << 10) as usize;
                 if option("strategy=") == Some("highest-id") {
@@ -216,6 +268,12 @@ impl Stage {
         for node in cluster.nodes.values_mut() {
             node.segment_groups = value("segment=", usize::MAX as u64) as usize;
         }
+        let speeds = option("speeds=").unwrap_or_default().split(',');
+        for (node, speed) in cluster.nodes.values_mut().zip(speeds.filter(|text| !text.is_empty()))
+        {
+            node.clock.speed_ppm = number(speed, "");
+        }
+        cluster.foul = self.foul;
         cluster.trace.enabled = true;
         for id in cluster.ids() {
             cluster.start(id);

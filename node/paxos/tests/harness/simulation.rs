@@ -18,11 +18,13 @@ use plan::Plan;
 
 use super::chance::Chance;
 use super::clock::{Clock, TRUE_SPEED_PPM};
-use super::cluster::Cluster;
+use super::cluster::{Cluster, Look};
 use super::coverage::Coverage;
 use super::disk::Snapshot;
 use super::foul::Foul;
 
+/// Two clocks at the bound of 20 % against each other, and one in between.
+const SPEEDS_PPM: [u64; 3] = [890_000, TRUE_SPEED_PPM, 1_110_000];
 const MS: u64 = 1_000;
 const SECOND: u64 = 1_000_000;
 const TICK_US: u64 = 5 * MS;
@@ -61,6 +63,8 @@ enum Event {
     },
     Propose,
     Read,
+    /// A read under a lease, some time after the store was read.
+    Check(Look),
     Fault,
     Restart(NodeId),
     Disconnected {
@@ -146,9 +150,11 @@ impl Simulation {
         let priorities = chance.one_in(4);
         let strategy = plan.strategy;
         let seed = run.seed;
+        let plain = plan.mixed_leases;
         let mut cluster = Cluster::new(plan.voters, plan.learners, |id| {
             let mut settings = Settings::new(id, 0, seed ^ u64::from(id.0));
             settings.election = strategy;
+            settings.lease_us = if plain && id.0 % 2 == 0 { 0 } else { plan.lease_us };
             settings.limits.window_slots = window;
             settings.limits.chunk_bytes = chunk_bytes;
             settings.priority = if priorities { id.0 % 2 } else { 0 };
@@ -164,7 +170,7 @@ impl Simulation {
             node.segment_groups = segment_groups;
             node.clock = Clock {
                 offset_us: chance.below(100 * SECOND),
-                speed_ppm: if drift { chance.between(910_000, 1_090_000) } else { TRUE_SPEED_PPM },
+                speed_ppm: if drift { *chance.pick(&SPEEDS_PPM) } else { TRUE_SPEED_PPM },
                 wall_offset_ms: if wall {
                     chance.below(730 * 86_400_000) as i64 - 365 * 86_400_000
                 } else {
@@ -285,6 +291,11 @@ impl Simulation {
             }
             Event::Propose => self.propose(),
             Event::Read => self.read(),
+            Event::Check(look) => {
+                if !self.cluster.check(look) && self.clients_work {
+                    self.cluster.read_by_quorum(look.node);
+                }
+            }
             Event::Fault => self.fault(),
             Event::Restart(node) => self.start(node),
             Event::Disconnected { node, peer } => {
@@ -426,7 +437,18 @@ impl Simulation {
         let delay_us = self.chance.between(1, 2 * self.plan.read_every_us);
         self.after(delay_us, Event::Read);
         let node = self.someone();
-        if self.clients_work && !self.paused_until.contains_key(&node) {
+        if !self.clients_work || self.paused_until.contains_key(&node) {
+            return;
+        }
+        let follows = self.cluster.replica(node).is_some_and(|replica| replica.leading().is_none());
+        if follows && self.chance.one_in(2) {
+            self.cluster.read_at_follower(node);
+        } else if self.chance.one_in(2)
+            && let Some(look) = self.cluster.look(node)
+        {
+            let delay_us = self.chance.below(150 * MS);
+            self.after(delay_us, Event::Check(look));
+        } else {
             self.cluster.read(node);
         }
     }
@@ -464,6 +486,7 @@ impl Event {
             | Event::Disconnected { node, .. }
             | Event::Connected { node, .. }
             | Event::CanAcceptAgain(node) => Some(*node),
+            Event::Check(look) => Some(look.node),
             Event::SnapshotArrives { to, .. } | Event::Install { to, .. } => Some(*to),
             Event::Propose | Event::Read | Event::Fault | Event::Restart(_) => None,
         }

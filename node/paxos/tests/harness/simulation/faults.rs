@@ -90,6 +90,12 @@ impl Simulation {
                 let delay_us = self.chance.below(2 * SECOND);
                 self.after(delay_us, Event::CanAcceptAgain(victim));
             }
+            Fault::Transfer => {
+                let to = self.chance.one_in(2).then_some(victim);
+                if !self.paused_until.contains_key(&leader) {
+                    self.cluster.hand_over(leader, to);
+                }
+            }
             Fault::SpoilSnapshot => {
                 self.crash(victim);
                 self.cluster.spoil_newest_snapshot(victim);

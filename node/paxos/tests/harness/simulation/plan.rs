@@ -24,6 +24,10 @@ pub struct Plan {
     pub propose_every_us: u64,
     pub read_every_us: u64,
     pub hints: bool,
+    /// The length of leases; 0 for a cluster without.
+    pub lease_us: u64,
+    /// Every second node takes no part in leases.
+    pub mixed_leases: bool,
     /// Messages of one link arrive in the order in which they were sent.
     pub in_order: bool,
 }
@@ -45,9 +49,10 @@ pub enum Fault {
     SuspendLeader,
     Grey,
     SpoilSnapshot,
+    Transfer,
 }
 
-const FAULTS: [Fault; 15] = [
+const FAULTS: [Fault; 16] = [
     Fault::Crash,
     Fault::CrashAll,
     Fault::CrashLeader,
@@ -63,6 +68,7 @@ const FAULTS: [Fault; 15] = [
     Fault::SuspendLeader,
     Fault::Grey,
     Fault::SpoilSnapshot,
+    Fault::Transfer,
 ];
 
 impl Plan {
@@ -91,6 +97,8 @@ impl Plan {
             read_every_us: *chance.pick(&[0, 5 * MS, 30 * MS]),
             hints: chance.one_in(2),
             in_order: chance.one_in(2),
+            lease_us: *chance.pick(&[0, 100 * MS, 100 * MS, 100 * MS]),
+            mixed_leases: chance.one_in(8),
         }
     }
 }
