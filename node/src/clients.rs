@@ -11,7 +11,7 @@ use std::collections::{HashMap, VecDeque};
 
 use bytes::Bytes;
 
-use crate::command::ConnectionState;
+use crate::command::{self, ConnectionState};
 use crate::metrics::{Code, Op};
 use crate::resp::Reply;
 use crate::transactions::{Exec, Queue, Watches};
@@ -41,6 +41,22 @@ pub enum Request {
     /// The watched keys are let go, and this is the answer.
     Unwatch(Reply),
     Exec(Box<Exec>),
+}
+
+impl Request {
+    /// Of its first key; 0 when it has none.
+    pub fn hash_slot(&self) -> u16 {
+        match self {
+            Request::Command(argv) => {
+                let argv: Vec<&[u8]> = argv.iter().map(|argument| &argument[..]).collect();
+                let spec = command::check(&argv).expect("it was checked at the door");
+                spec.keys(&argv).next().map_or(0, command::hash_slot)
+            }
+            Request::Watch(keys) => keys.first().map_or(0, |key| command::hash_slot(key)),
+            Request::Unwatch(_) => 0,
+            Request::Exec(exec) => exec.hash_slot(),
+        }
+    }
 }
 
 impl Held {
@@ -84,6 +100,8 @@ pub struct Session {
     /// What is queued behind `MULTI`.
     pub queue: Option<Queue>,
     pub watches: Watches,
+    /// Those among the first whose replies may be whole values.
+    pub values_pending: u32,
     /// The slot of the last write that was answered.
     pub last_write_slot: u64,
     /// When the oldest held request is refused.
@@ -92,6 +110,8 @@ pub struct Session {
     closes_when_idle: bool,
     held: VecDeque<Held>,
     held_bytes: usize,
+    /// Bytes of replies that wait for the replies before them.
+    parked_bytes: usize,
     next: Sequence,
     /// Sequence of `pending[0]`.
     front: Sequence,
@@ -116,11 +136,13 @@ impl Session {
             reads_pending: 0,
             queue: None,
             watches: Watches::default(),
+            values_pending: 0,
             last_write_slot: 0,
             held_until_us: 0,
             closes_when_idle: false,
             held: VecDeque::new(),
             held_bytes: 0,
+            parked_bytes: 0,
             next: Sequence(0),
             front: Sequence(0),
             pending: VecDeque::new(),
@@ -145,6 +167,7 @@ impl Session {
         if index > 0 {
             let mut bytes = Vec::new();
             encode(&mut bytes);
+            self.parked_bytes += bytes.len();
             pending.reply = Some(bytes);
             return taken;
         }
@@ -153,6 +176,7 @@ impl Session {
         self.front.0 += 1;
         while let Some(Pending { reply: Some(bytes), .. }) = self.pending.front() {
             self.out.extend_from_slice(bytes);
+            self.parked_bytes -= bytes.len();
             self.pending.pop_front();
             self.front.0 += 1;
         }
@@ -169,11 +193,22 @@ impl Session {
         !self.held.is_empty()
     }
 
+    /// Replies that are ready and have not left.
+    pub fn reply_bytes(&self) -> usize {
+        self.out.len() + self.parked_bytes
+    }
+
+    /// May it be given more replies? A client that asks and does not read must not fill the memory
+    /// with what it asked for (PITFALLS 42).
+    pub fn takes_replies(&self) -> bool {
+        self.reply_bytes() < OUT_BYTES_PAUSE
+    }
+
     /// May more be read from its socket?
     pub fn has_room(&self) -> bool {
         self.pending.len() < PENDING_MAX
             && self.held_bytes < HELD_BYTES_MAX
-            && self.out.len() < OUT_BYTES_PAUSE
+            && self.takes_replies()
             && !self.closing
             && !self.closes_when_idle
     }

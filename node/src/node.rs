@@ -51,6 +51,8 @@ pub struct Effects {
     pub snapshot_for: Vec<NodeId>,
     /// What happened, for traces and metrics.
     pub notes: Vec<Note>,
+    /// There is more to do at once: another turn is wanted, after what has come in meanwhile.
+    pub more: bool,
 }
 
 /// One request of a proposed batch.
@@ -58,6 +60,10 @@ pub struct Effects {
 struct Item {
     session: SessionId,
     sequence: Sequence,
+    /// Of its first key, for a redirection.
+    hash_slot: u16,
+    /// Its reply may be a value: counted in the connection's `values_pending`.
+    answers_value: bool,
     kind: ItemKind,
 }
 
@@ -82,6 +88,9 @@ struct InFlight {
 struct WaitingRead {
     session: SessionId,
     sequence: Sequence,
+    hash_slot: u16,
+    /// See [`Spec::is_heavy`].
+    is_heavy: bool,
     argv: Vec<Bytes>,
 }
 
@@ -112,6 +121,8 @@ pub struct Node {
     /// Reads that the next round confirms; reads whose round is under way.
     reads: Vec<WaitingRead>,
     reads_under_way: BTreeMap<ReadId, Vec<WaitingRead>>,
+    /// Reads that a round has confirmed, served in order as far as each turn's budget goes.
+    confirmed: VecDeque<WaitingRead>,
     next_read: u64,
     first_unapplied: Slot,
     /// The log's clock of this node's reign, once that is open.
@@ -131,6 +142,11 @@ pub struct Node {
 /// A batch is closed at this size; what comes after waits for the next.
 const BATCH_BYTES_MAX: usize = 1 << 20;
 const BATCH_ITEMS_MAX: usize = 16 * 1024;
+/// Requests of one connection in batches whose replies may be whole values.
+const VALUES_PENDING_MAX: u32 = 256;
+/// Reads are served in one turn until their replies come to so many bytes; the next turn goes on,
+/// after whatever has come in (heartbeats do not wait for somebody's reading, PITFALLS 46).
+const READ_BYTES_A_TURN: usize = 4 << 20;
 /// With this many slots in flight a small batch waits for company: fewer, larger slots carry more.
 const SLOTS_BEFORE_WAITING: u64 = 4;
 /// A deposed leader's clients wait this long for the log's verdict before they are cut off.
@@ -166,6 +182,7 @@ impl Node {
             in_flight: BTreeMap::new(),
             reads: Vec::new(),
             reads_under_way: BTreeMap::new(),
+            confirmed: VecDeque::new(),
             next_read: 0,
             first_unapplied,
             clock: None,
@@ -304,16 +321,25 @@ impl Node {
         let full = self.batch_is_full();
         let Some(client) = self.clients.get_mut(session) else { return true };
         let is_write = spec.is_write();
+        let hash_slot = spec.keys(argv).next().map_or(0, command::hash_slot);
         if !is_write && client.writes_pending == 0 {
             client.reads_pending += 1;
             let argv = argv.iter().map(|argument| Bytes::copy_from_slice(argument)).collect();
-            self.reads.push(WaitingRead { session, sequence, argv });
+            let is_heavy = spec.is_heavy();
+            self.reads.push(WaitingRead { session, sequence, hash_slot, is_heavy, argv });
             return true;
         }
         // A write must not be seen by the reads before it, and the batch has its limits.
         if client.reads_pending > 0 || full {
             return false;
         }
+        // What a batch answers is answered at once when it is applied, so values are counted here.
+        let answers_value = !is_write || spec.answers_value(argv);
+        if answers_value && (client.values_pending >= VALUES_PENDING_MAX || !client.takes_replies())
+        {
+            return false;
+        }
+        client.values_pending += u32::from(answers_value);
         client.writes_pending += 1;
         let kind = if is_write {
             self.open.push(argv);
@@ -321,7 +347,7 @@ impl Node {
         } else {
             ItemKind::Read(argv.iter().map(|argument| Bytes::copy_from_slice(argument)).collect())
         };
-        self.open_items.push(Item { session, sequence, kind });
+        self.open_items.push(Item { session, sequence, hash_slot, answers_value, kind });
         true
     }
 
@@ -367,15 +393,18 @@ impl Node {
         self.clients.set_now(now.mono_us);
         // What a segment opened for this turn's records may start with: nothing newer than them.
         effects.checkpoint = self.replica.checkpoint();
+        let mut read_bytes = READ_BYTES_A_TURN;
         loop {
             self.propose(now);
             self.start_reads(now);
             let progress = self.settle(now, effects);
+            self.serve_confirmed(now, &mut read_bytes);
             if !progress {
                 break;
             }
             self.retry_held(now);
         }
+        effects.more = read_bytes == 0 && !self.confirmed.is_empty();
         effects.position = self.position;
         effects.dirty.extend(self.clients.take_dirty());
     }
@@ -440,7 +469,7 @@ impl Node {
         }
         for (id, slot) in output.reads {
             assert!(slot < self.first_unapplied, "a read of slot {slot} before it is applied");
-            self.serve_reads(now, id);
+            self.confirmed.extend(self.reads_under_way.remove(&id).unwrap_or_default());
         }
         // Backwards, as each goes in front of what is held already.
         for id in output.reads_refused.into_iter().rev() {
@@ -448,7 +477,7 @@ impl Node {
             self.redirect_reads(now, waiting);
         }
         for id in output.lost {
-            self.refuse_lost(id);
+            self.refuse_lost(now, id);
         }
         for id in output.unknown {
             self.cut_off(id);
@@ -492,7 +521,7 @@ impl Node {
 
     /// Batches and reads that wait for the others.
     pub fn pending_count(&self) -> usize {
-        self.in_flight.len() + self.reads_under_way.len()
+        self.in_flight.len() + self.reads_under_way.len() + usize::from(!self.confirmed.is_empty())
     }
 
     /// The replica and where its output goes, for the snapshots' trimming and installing.
@@ -527,3 +556,6 @@ impl Node {
         self.apply(now, applicable);
     }
 }
+
+#[cfg(test)]
+mod tests;

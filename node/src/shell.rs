@@ -23,7 +23,7 @@ use crate::identity::Identity;
 use crate::lag::ChosenHistory;
 use crate::metrics::{Metrics, PeerMetrics};
 use crate::node::{Effects, Node};
-use crate::peers::{LinkEvent, LinkEvents, Links, Remembered};
+use crate::peers::{LinkEvent, LinkEvents, Links, Remembered, Sent};
 use crate::published::Published;
 use crate::snapshot::Snapshots;
 use crate::syncer::{Append, Syncer};
@@ -202,8 +202,8 @@ impl Core {
         }
     }
 
-    /// One turn, and everything that comes of it.
-    fn turn(&mut self) {
+    /// One turn, and everything that comes of it. True when there is more to do at once.
+    fn turn(&mut self) -> bool {
         let now = clock::now();
         let synced = self.syncer.state.synced();
         if synced > self.synced {
@@ -214,8 +214,8 @@ impl Core {
         let mut effects = std::mem::take(&mut self.effects);
         self.node.turn(now, &mut effects);
         for envelope in effects.sends.drain(..) {
-            self.links.send(envelope.to, &envelope.message);
-            if let Some(peer) = self.peer_metrics.get(&envelope.to) {
+            let sent = self.links.send(envelope.to, &envelope.message);
+            if let (Sent::Queued, Some(peer)) = (sent, self.peer_metrics.get(&envelope.to)) {
                 peer.sent(&envelope.message);
             }
         }
@@ -246,7 +246,9 @@ impl Core {
             self.chosen_history.clear();
             self.publish(now);
         }
+        let more = std::mem::take(&mut effects.more);
         self.effects = effects;
+        more
     }
 
     fn tell_durable(&self) {
@@ -383,7 +385,9 @@ pub async fn run(
             }
             core.on_tick();
         }
-        core.turn();
+        if core.turn() {
+            shell.wake.notify_one();
+        }
     }
 }
 

@@ -40,6 +40,8 @@ const WINDOW_BYTES: u64 = 2 << 20;
 const RESEND_US: u64 = 1_000_000;
 /// A snapshot that could not be written is tried again after this long.
 const RETRY_US: u64 = 5_000_000;
+/// A stream of which nothing has come for so long has ended.
+const SILENT_US_MAX: u64 = 5_000_000;
 /// A stream holds the log for its receiver no longer than this.
 const STREAM_US_MAX: u64 = 120_000_000;
 
@@ -73,8 +75,17 @@ pub struct Snapshots {
     /// The last one failed: due at this time, however little was written since.
     retry_us: Option<u64>,
     sending: BTreeMap<NodeId, Outgoing>,
-    installing_us: Option<u64>,
+    installing: Option<Installing>,
     trim_below: Option<Slot>,
+}
+
+/// The one stream that is taken in. Another that begins meanwhile is not wanted: two would throw
+/// away each other's parts (PITFALLS 68).
+struct Installing {
+    from: NodeId,
+    below: Slot,
+    started_us: u64,
+    heard_us: u64,
 }
 
 struct Writing {
@@ -143,7 +154,7 @@ impl Snapshots {
             written_at_last: 0,
             retry_us: None,
             sending: BTreeMap::new(),
-            installing_us: None,
+            installing: None,
             trim_below: None,
         }
     }
@@ -154,7 +165,7 @@ impl Snapshots {
     }
 
     pub fn is_installing(&self) -> bool {
-        self.installing_us.is_some()
+        self.installing.is_some()
     }
 
     /// `journal_bytes` were written into the journal since the start. Answers where the journal may
@@ -171,6 +182,11 @@ impl Snapshots {
         }
         // The record of the trim was handed to the sync thread in the turn before this tick.
         let trim_below = self.trim_below.take();
+        // The sender may have gone away, and the log may have come as far by another way.
+        self.installing = self.installing.take().filter(|stream| {
+            stream.below > node.first_unapplied()
+                && now.mono_us.saturating_sub(stream.heard_us) < SILENT_US_MAX
+        });
         self.begin_if_due(now, node, journal_bytes);
         self.walk(node);
         let peers: Vec<NodeId> = self.sending.keys().copied().collect();
@@ -212,6 +228,7 @@ impl Snapshots {
 
     pub fn peer_lost(&mut self, peer: NodeId) {
         self.sending.remove(&peer);
+        self.installing = self.installing.take().filter(|stream| stream.from != peer);
     }
 
     /// A part of a snapshot, or the answer to one.
@@ -230,7 +247,17 @@ impl Snapshots {
                     self.answer(from, below, total, links);
                     return;
                 }
-                self.installing_us.get_or_insert(now.mono_us);
+                let installing = self.installing.get_or_insert(Installing {
+                    from,
+                    below,
+                    started_us: now.mono_us,
+                    heard_us: now.mono_us,
+                });
+                if (installing.from, installing.below) != (from, below) {
+                    self.answer(from, below, total, links);
+                    return;
+                }
+                installing.heard_us = now.mono_us;
                 self.worker.order(Job::Receive { from, below, offset, total, bytes });
             }
             Some(Part::Have { below, bytes }) => {
@@ -333,7 +360,7 @@ impl Snapshots {
     }
 
     fn install_time(&mut self, now: Now) -> Duration {
-        let since_us = self.installing_us.take().unwrap_or(now.mono_us);
+        let since_us = self.installing.take().map_or(now.mono_us, |stream| stream.started_us);
         Duration::from_micros(now.mono_us.saturating_sub(since_us))
     }
 

@@ -113,6 +113,20 @@ impl Spec {
         self.class == Class::Write
     }
 
+    /// A read whose work is not to be seen from the length of its reply.
+    pub fn is_heavy(&self) -> bool {
+        matches!(self.name, "lcs" | "keys" | "scan")
+    }
+
+    /// Whether a write may answer with the value that it found.
+    pub fn answers_value(&self, argv: &[&[u8]]) -> bool {
+        match self.name {
+            "getset" | "getdel" | "getex" => true,
+            "set" => argv.iter().skip(3).any(|option| option.eq_ignore_ascii_case(b"get")),
+            _ => false,
+        }
+    }
+
     /// The keys among `argv`; empty for a keyless command, which is never redirected.
     pub fn keys<'a>(
         &'static self,

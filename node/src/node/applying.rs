@@ -3,13 +3,17 @@
 
 use std::collections::VecDeque;
 
-use paxos::{BatchId, Now, ReadId, Slot, Value};
+use paxos::{BatchId, Now, Slot, Value};
 use rand::RngCore;
 
 use super::{HASH_EVERY_SLOTS, HASHES_MAX, Item, ItemKind, Node, VERDICT_US_MAX, WaitingRead};
 use crate::batch::Batch;
+use crate::clients::{Held, Session};
 use crate::resp::Reply;
 use crate::store::{Applying, Reading};
+
+/// What a read costs of a turn's bytes, however short its reply.
+const READ_BYTES_LEAST: usize = 128;
 
 impl Node {
     /// Applies chosen slots in order; answers those whose batch was proposed here.
@@ -93,6 +97,7 @@ impl Node {
     pub(super) fn reply_to_item(&mut self, item: Item, reply: Reply) {
         if let Some(client) = self.clients.get_mut(item.session) {
             client.writes_pending -= 1;
+            client.values_pending -= u32::from(item.answers_value);
         }
         let reply = match item.kind {
             ItemKind::Exec(exec) => exec.reply(reply),
@@ -101,54 +106,83 @@ impl Node {
         self.clients.complete(item.session, item.sequence, &reply);
     }
 
-    /// A round has confirmed these reads: serve them from the store.
-    pub(super) fn serve_reads(&mut self, now: Now, id: ReadId) {
-        let waiting = self.reads_under_way.remove(&id).unwrap_or_default();
+    /// Serves confirmed reads from the store, in order, until their replies have used up the bytes of
+    /// this turn. Those of a client that does not take its replies stay for later, in order.
+    ///
+    /// Later is as good: a read sees a state at least as new as the one its round confirmed.
+    pub(super) fn serve_confirmed(&mut self, now: Now, bytes_left: &mut usize) {
+        if self.confirmed.is_empty() {
+            return;
+        }
         let clock_ms = self.log_time_ms(now).unwrap_or_else(|| self.store.time_ms());
         let reading = Reading { clock_ms, seed: self.random.next_u64() };
-        for WaitingRead { session, sequence, argv } in waiting {
-            let arguments: Vec<&[u8]> = argv.iter().map(|argument| &argument[..]).collect();
-            let result = self.store.read(reading, &arguments);
-            let Some(client) = self.clients.get_mut(session) else { continue };
-            client.reads_pending -= 1;
-            match result {
-                Ok(reply) => {
-                    self.counts.reads_served += 1;
-                    self.clients.complete(session, sequence, &reply);
-                }
-                // The key's time is up, but the log does not say so yet: the read takes a place in
-                // the log, behind a time mark.
-                // A node that no longer leads has no log to take a place in.
-                Err(_past_deadline) if self.clock.is_none() => {
-                    client.reads_pending += 1;
-                    self.redirect_reads(now, vec![WaitingRead { session, sequence, argv }]);
-                }
-                Err(_past_deadline) => {
-                    client.writes_pending += 1;
-                    let kind = ItemKind::Read(argv);
-                    self.open_items.push(Item { session, sequence, kind });
-                }
+        let mut postponed = VecDeque::new();
+        while *bytes_left > 0
+            && let Some(read) = self.confirmed.pop_front()
+        {
+            let Some(client) = self.clients.get_mut(read.session) else { continue };
+            if !client.takes_replies() {
+                postponed.push_back(read);
+                continue;
+            }
+            let (session, is_heavy, before) = (read.session, read.is_heavy, client.reply_bytes());
+            self.serve_read(now, reading, read);
+            let after = self.clients.get(session).map_or(before, Session::reply_bytes);
+            let spent = after.saturating_sub(before) + READ_BYTES_LEAST;
+            // Its work says nothing about its reply: the last of this turn.
+            *bytes_left = if is_heavy { 0 } else { bytes_left.saturating_sub(spent) };
+        }
+        postponed.append(&mut self.confirmed);
+        self.confirmed = postponed;
+    }
+
+    fn serve_read(&mut self, now: Now, reading: Reading, read: WaitingRead) {
+        let arguments: Vec<&[u8]> = read.argv.iter().map(|argument| &argument[..]).collect();
+        let result = self.store.read(reading, &arguments);
+        let Some(client) = self.clients.get_mut(read.session) else { return };
+        match result {
+            Ok(reply) => {
+                client.reads_pending -= 1;
+                self.counts.reads_served += 1;
+                self.clients.complete(read.session, read.sequence, &reply);
+            }
+            // The key's time is up, but the log does not say so yet: the read takes a place in the
+            // log, behind a time mark. A node that no longer leads has no log to take a place in.
+            Err(_past_deadline) if self.clock.is_none() => self.redirect_reads(now, vec![read]),
+            Err(_past_deadline) => {
+                client.reads_pending -= 1;
+                client.writes_pending += 1;
+                client.values_pending += 1;
+                let WaitingRead { session, sequence, hash_slot, argv, .. } = read;
+                let kind = ItemKind::Read(argv);
+                let answers_value = true;
+                self.open_items.push(Item { session, sequence, hash_slot, answers_value, kind });
             }
         }
     }
 
-    /// Another batch was chosen in this one's slot: surely not done, and the client is told so.
-    pub(super) fn refuse_lost(&mut self, id: BatchId) {
+    /// Another batch was chosen in this one's slot: surely not done, and the client is told so. What
+    /// its connection has sent behind it and is still held is refused with it: a client that sends
+    /// the first one again must not find the later ones done before it.
+    pub(super) fn refuse_lost(&mut self, now: Now, id: BatchId) {
         let Some(in_flight) = self.in_flight.remove(&id) else { return };
         self.counts.batches_lost += 1;
-        let reply = self.not_done();
         for item in in_flight.items {
-            self.reply_to_item(item, reply.clone());
+            let session = item.session;
+            let reply = self.not_done(now, item.hash_slot);
+            self.reply_to_item(item, reply);
+            while let Some(Held { sequence, request }) = self.clients.take_first_held(session) {
+                let reply = self.not_done(now, request.hash_slot());
+                self.refuse_held(session, sequence, request, &reply);
+            }
         }
     }
 
     /// The redirection for a request that was surely not done, or the wish to try again.
-    pub(super) fn not_done(&self) -> Reply {
-        let leader = self.replica.leader().filter(|leader| *leader != self.replica.id());
-        match leader.and_then(|leader| self.configuration().members.get(&leader)) {
-            Some(member) => Reply::error(format!("MOVED 0 {}", member.client_address)),
-            None => Reply::error("TRYAGAIN The leader changed, the command was not executed"),
-        }
+    fn not_done(&self, now: Now, hash_slot: u16) -> Reply {
+        self.moved_to(now, hash_slot).unwrap_or_else(|| {
+            Reply::error("TRYAGAIN The leader changed, the command was not executed")
+        })
     }
 
     /// The fate of this batch cannot be learned here: no reply would be true, so the connections

@@ -8,7 +8,7 @@
 use bytes::Bytes;
 use paxos::Now;
 
-use super::{Item, ItemKind, Node};
+use super::{Item, ItemKind, Node, VALUES_PENDING_MAX};
 use crate::clients::{Held, Request, Sequence, SessionId};
 use crate::command::{self, Class, Spec};
 use crate::metrics::Op;
@@ -307,12 +307,16 @@ impl Node {
         }
         let full = self.batch_is_full();
         let session = self.clients.get_mut(id)?;
-        if session.reads_pending > 0 || full {
+        let replies_wait = session.values_pending >= VALUES_PENDING_MAX || !session.takes_replies();
+        if session.reads_pending > 0 || full || replies_wait {
             return Some(exec);
         }
+        session.values_pending += 1;
         session.writes_pending += 1;
         self.open.push(&exec.log_command());
-        self.open_items.push(Item { session: id, sequence, kind: ItemKind::Exec(exec) });
+        let hash_slot = exec.hash_slot();
+        let kind = ItemKind::Exec(exec);
+        self.open_items.push(Item { session: id, sequence, hash_slot, answers_value: true, kind });
         None
     }
 

@@ -7,7 +7,7 @@ use paxos::Now;
 
 use super::{Item, ItemKind, Node, WaitingRead};
 use crate::batch::Batch;
-use crate::clients::{Held, Request, SessionId};
+use crate::clients::{Held, Request, Sequence, SessionId};
 use crate::resp::Reply;
 
 impl Node {
@@ -51,19 +51,30 @@ impl Node {
                 continue;
             }
             while let Some(Held { sequence, request }) = self.clients.take_first_held(session) {
-                self.counts.held_refused += 1;
-                let reply = match &request {
-                    Request::Unwatch(own) => own,
-                    _ => &reply,
-                };
-                match &request {
-                    Request::Watch(_) => self.watch_failed(session),
-                    Request::Unwatch(_) | Request::Exec(_) => self.unwatch(session),
-                    Request::Command(_) => {}
-                }
-                self.clients.complete(session, sequence, reply);
+                self.refuse_held(session, sequence, request, &reply);
             }
         }
+    }
+
+    /// Refuses a request that was held: surely not done.
+    pub(super) fn refuse_held(
+        &mut self,
+        session: SessionId,
+        sequence: Sequence,
+        request: Request,
+        reply: &Reply,
+    ) {
+        self.counts.held_refused += 1;
+        match &request {
+            Request::Watch(_) => self.watch_failed(session),
+            Request::Unwatch(_) | Request::Exec(_) => self.unwatch(session),
+            Request::Command(_) => {}
+        }
+        let reply = match &request {
+            Request::Unwatch(own) => own,
+            _ => reply,
+        };
+        self.clients.complete(session, sequence, reply);
     }
 
     /// Puts the requests of the open batch back to where they are held.
@@ -73,7 +84,7 @@ impl Node {
         let mut batch = Batch::read(&payload).expect("this node's own bytes");
         let mut argv = Vec::new();
         let mut by_session: BTreeMap<SessionId, Vec<Held>> = BTreeMap::new();
-        for Item { session, sequence, kind } in items {
+        for Item { session, sequence, answers_value, kind, .. } in items {
             let request = match kind {
                 ItemKind::Read(argv) => Request::Command(argv),
                 ItemKind::Write => {
@@ -88,6 +99,7 @@ impl Node {
             };
             if let Some(client) = self.clients.get_mut(session) {
                 client.writes_pending -= 1;
+                client.values_pending -= u32::from(answers_value);
             }
             by_session.entry(session).or_default().push(Held { sequence, request });
         }
@@ -101,7 +113,7 @@ impl Node {
     pub(super) fn redirect_reads(&mut self, now: Now, waiting: Vec<WaitingRead>) {
         let until_us = now.mono_us + self.behaviour.hold_ms * 1_000;
         let mut by_session: BTreeMap<SessionId, Vec<Held>> = BTreeMap::new();
-        for WaitingRead { session, sequence, argv } in waiting {
+        for WaitingRead { session, sequence, argv, .. } in waiting {
             if let Some(client) = self.clients.get_mut(session) {
                 client.reads_pending -= 1;
             }

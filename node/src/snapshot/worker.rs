@@ -117,6 +117,8 @@ pub struct Files {
 
 /// A file on its way in.
 struct Incoming {
+    /// Files of different nodes hold the same records in another order: parts do not mix.
+    from: NodeId,
     below: Slot,
     part: Unfinished,
     file: Box<dyn DiskFile>,
@@ -175,7 +177,9 @@ impl Files {
         total: u64,
         bytes: &[u8],
     ) -> Result<Done, String> {
-        let fits = |incoming: &Incoming| incoming.below == below && incoming.total == total;
+        let fits = |incoming: &Incoming| {
+            (incoming.from, incoming.below, incoming.total) == (from, below, total)
+        };
         if !self.incoming.as_ref().is_some_and(fits) {
             let newer = self.incoming.as_ref().is_none_or(|incoming| below >= incoming.below);
             if !newer {
@@ -183,7 +187,7 @@ impl Files {
             }
             // The former goes first: there may be room for one only.
             self.incoming = None;
-            self.incoming = Some(Incoming::create(&self.disk, below, total).map_err(text)?);
+            self.incoming = Some(Incoming::create(&self.disk, from, below, total).map_err(text)?);
         }
         let incoming = self.incoming.as_mut().ok_or("no file is open")?;
         if offset == incoming.have && offset + bytes.len() as u64 <= total {
@@ -206,10 +210,10 @@ impl Files {
 }
 
 impl Incoming {
-    fn create(disk: &Arc<dyn Disk>, below: Slot, total: u64) -> io::Result<Incoming> {
+    fn create(disk: &Arc<dyn Disk>, from: NodeId, below: Slot, total: u64) -> io::Result<Incoming> {
         let (part, file) =
             Unfinished::create(disk, format!("incoming-{:020}{UNFINISHED}", below.0))?;
-        Ok(Incoming { below, part, file, have: 0, total })
+        Ok(Incoming { from, below, part, file, have: 0, total })
     }
 }
 

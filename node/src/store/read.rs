@@ -15,6 +15,9 @@ const EMBEDDED_BYTES_MAX: usize = 44;
 /// A hash slot with more keys than this is scanned in several steps.
 const SCAN_WHOLE_SLOT_MAX: usize = 512;
 
+/// A reply of many values is no longer than this: it is put together in memory (PITFALLS 42).
+const REPLY_BYTES_MAX: usize = 64 << 20;
+
 impl Store {
     /// The answer of a read command, or the deadline that the log must pass first.
     pub fn read(&self, reading: Reading, argv: &[&[u8]]) -> Result<Reply, PastDeadline> {
@@ -56,6 +59,15 @@ impl View<'_> {
         Ok(match read {
             Read::Get { key } => self.value(key)?,
             Read::MultiGet { keys } => {
+                let mut bytes = 0;
+                for key in keys {
+                    bytes += self.find(key)?.map_or(0, |record| record.value().len());
+                }
+                if bytes > REPLY_BYTES_MAX {
+                    return Ok(Reply::error(format!(
+                        "ERR the reply would have {bytes} bytes, at most {REPLY_BYTES_MAX} are sent"
+                    )));
+                }
                 Reply::Array(keys.iter().map(|key| self.value(key)).collect::<Result<_, _>>()?)
             }
             Read::Length { key } => {

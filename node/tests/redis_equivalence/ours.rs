@@ -102,7 +102,7 @@ impl Ours {
         };
         let now = Now { mono_us: 1, wall_ms: wall_ms() };
         let mut output = Output::default();
-        let nothing = Recovered { snapshot_below: Slot::FIRST, records: Vec::new() };
+        let nothing = Recovered::default();
         let settings = Settings::new(only, 1, 1);
         let replica = Replica::recover(settings, configuration, nothing, now, &mut output);
         let behaviour = config::Behaviour::default();

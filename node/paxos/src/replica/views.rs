@@ -120,10 +120,14 @@ impl Replica {
             .into_iter()
             .map(|node| {
                 let peer = self.election.peers.get(&node);
+                let is_connected = connected.contains(&node);
                 PeerView {
                     node,
-                    connected: connected.contains(&node),
-                    round_trip_us: peer.and_then(|peer| peer.round_trip_us),
+                    connected: is_connected,
+                    // The last one of a peer that is gone says nothing of now.
+                    round_trip_us: peer
+                        .filter(|_| is_connected)
+                        .and_then(|peer| peer.round_trip_us),
                     first_unchosen: peer.map_or(Slot::ZERO, |peer| peer.first_unchosen),
                     can_accept: peer.is_some_and(|peer| peer.heartbeat.can_accept),
                 }
