@@ -358,6 +358,7 @@ impl Node {
     /// Refuses what would let a value outgrow a command, before it costs a place in the log, and
     /// what grows while the disk is full.
     fn admit(&self, spec: &'static Spec, argv: &[&[u8]]) -> Result<(), Reply> {
+        let (spec, argv) = command::carried(spec, argv);
         if self.full && spec.has_flag("denyoom") {
             return Err(Reply::error(
                 "OOM the disk of the leader is full, the command was not executed",
@@ -377,6 +378,7 @@ impl Node {
     /// The redirection to the leader, if another one is known and alive: nobody is sent to a leader
     /// that has not been heard lately (PITFALLS 39).
     fn moved(&self, now: Now, spec: &'static Spec, argv: &[&[u8]]) -> Option<Reply> {
+        let (spec, argv) = command::carried(spec, argv);
         self.moved_to(now, spec.keys(argv).next().map_or(0, command::hash_slot))
     }
 

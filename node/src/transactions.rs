@@ -117,8 +117,8 @@ impl Exec {
     pub fn hash_slot(&self) -> u16 {
         let in_commands = self.data().find_map(|argv| {
             let argv: Vec<&[u8]> = argv.iter().map(|argument| &argument[..]).collect();
-            let spec = command::check(&argv).ok()?;
-            spec.keys(&argv).next().map(command::hash_slot)
+            let (spec, argv) = command::carried(command::check(&argv).ok()?, &argv);
+            spec.keys(argv).next().map(command::hash_slot)
         });
         let watched = || self.watched().next().map(|(key, _)| command::hash_slot(key));
         in_commands.or_else(watched).unwrap_or(0)

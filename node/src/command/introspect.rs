@@ -3,7 +3,7 @@
 
 use super::context::Door;
 use super::spec::{Keys, Spec};
-use super::{find, syntax, table};
+use super::{carried, find, syntax, table};
 use crate::resp::Reply;
 use crate::store::glob;
 
@@ -94,6 +94,7 @@ pub(super) fn getkeysandflags(_door: &mut Door<'_>, argv: &[&[u8]]) -> Reply {
 
 fn keys_of<'a>(command: &'a [&'a [u8]]) -> Result<(&'static Spec, &'a [&'a [u8]]), Reply> {
     let spec = find(command).map_err(|_| Reply::error("ERR Invalid command specified"))?;
+    let (spec, command) = carried(spec, command);
     if spec.keys.is_empty() {
         return Err(Reply::error("ERR The command has no key arguments"));
     }

@@ -141,6 +141,14 @@ pub enum Write<'a> {
         key: &'a [u8],
     },
     Flush,
+    /// `ONCE OPEN`
+    OpenSession,
+    /// Carries `command` out if `number` is the session's next.
+    Once {
+        session: u64,
+        number: u64,
+        command: &'a [&'a [u8]],
+    },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq)]

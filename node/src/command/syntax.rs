@@ -277,6 +277,24 @@ static SYNTAX: &[(&str, &[Argument])] = &[
     ("mset", &[block("key_value", &[key("key", 0), string("value")]).multiple()]),
     ("msetnx", &[block("key_value", &[key("key", 0), string("value")]).multiple()]),
     ("object|encoding", &[key("key", 0)]),
+    (
+        "once",
+        &[one_of(
+            "action",
+            &[
+                token("open", "OPEN"),
+                block(
+                    "carry",
+                    &[
+                        integer("session"),
+                        integer("number"),
+                        string("command"),
+                        string("arg").optional().multiple(),
+                    ],
+                ),
+            ],
+        )],
+    ),
     ("persist", &[key("key", 0)]),
     ("pexpire", &[key("key", 0), integer("milliseconds"), EXPIRE_CONDITION]),
     ("pexpireat", &[key("key", 0), unix_time("unix-time-milliseconds"), EXPIRE_CONDITION]),

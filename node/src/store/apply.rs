@@ -112,6 +112,8 @@ impl Store {
                 self.keyspace.clear();
                 Ok(Reply::OK)
             }
+            Write::OpenSession => Ok(self.open_session()),
+            Write::Once { session, number, command } => Ok(self.once(session, number, command)),
         }
     }
 

@@ -7,15 +7,16 @@ use super::*;
 use crate::command::{Class, table};
 use crate::resp::{Protocol, Reply};
 
-/// One entry: its time and one command.
+/// One entry: its slot, its time and one command.
 struct Entry {
+    slot: u64,
     time_ms: u64,
     argv: Vec<Vec<u8>>,
 }
 
 /// Any command of the table or none, with arguments that are words of the language, numbers at
 /// the edges, keys or plain noise; with the right number of them more often than not.
-fn entry(random: &mut SmallRng, time_ms: &mut u64) -> Entry {
+fn entry(random: &mut SmallRng, slot: u64, time_ms: &mut u64) -> Entry {
     *time_ms += random.random_range(0..3) * random.random_range(0..40);
     // Stamps may lag behind the time that was reached already.
     let stamp_ms = time_ms.saturating_sub(random.random_range(0..2) * 30);
@@ -34,7 +35,40 @@ fn entry(random: &mut SmallRng, time_ms: &mut u64) -> Entry {
     if random.random_ratio(1, 100) {
         argv[0] = argument(random);
     }
-    Entry { time_ms: stamp_ms, argv }
+    if random.random_ratio(1, 8) {
+        argv = special(random, slot, argv);
+    }
+    Entry { slot, time_ms: stamp_ms, argv }
+}
+
+/// A command of a session, or a transaction; with nonsense in it now and then.
+fn special(random: &mut SmallRng, slot: u64, argv: Vec<Vec<u8>>) -> Vec<Vec<u8>> {
+    // Reads of all keys come in an order of their own.
+    let words: Vec<&[u8]> = argv.iter().map(Vec::as_slice).collect();
+    let in_order = match crate::command::check(&words) {
+        Ok(spec) => spec.class == Class::Write,
+        Err(_) => true,
+    };
+    let argv = if in_order { argv } else { vec![b"INCR".to_vec(), b"k1".to_vec()] };
+    let text = |number: u64| number.to_string().into_bytes();
+    match random.random_range(0..6) {
+        0 => vec![b"ONCE".to_vec(), b"OPEN".to_vec()],
+        1 | 2 => {
+            let (session, number) = (random.random_range(0..=slot), random.random_range(1..4));
+            [vec![b"ONCE".to_vec(), text(session), text(number)], argv].concat()
+        }
+        _ => {
+            let watched = random.random_range(slot.saturating_sub(20)..=slot);
+            let watch = Watch { key: format!("k{}", random.random_range(0..12)), slot: watched };
+            let other = vec![b"GET".to_vec(), argument(random)];
+            let mut log = Transaction::write(&[watch], &[argv, other, vec![b"DBSIZE".to_vec()]]);
+            if random.random_ratio(1, 10) {
+                let place = random.random_range(0..log.len());
+                log[place] = argument(random);
+            }
+            log
+        }
+    }
 }
 
 fn argument(random: &mut SmallRng) -> Vec<u8> {
@@ -74,10 +108,14 @@ fn argument(random: &mut SmallRng) -> Vec<u8> {
     }
 }
 
-fn apply(store: &mut Store, slot: u64, entry: &Entry) -> Vec<u8> {
+fn apply(store: &mut Store, entry: &Entry) -> Vec<u8> {
     let argv: Vec<&[u8]> = entry.argv.iter().map(Vec::as_slice).collect();
-    let reply = store.apply(Applying { slot, time_ms: entry.time_ms, seed: slot }, &argv);
+    let reply = store.apply(applying(entry), &argv);
     reply.to_bytes(Protocol::Resp3)
+}
+
+fn applying(entry: &Entry) -> Applying {
+    Applying { slot: entry.slot, time_ms: entry.time_ms, seed: entry.slot }
 }
 
 /// The store as it comes back from a snapshot that was taken while `entries` were applied to it.
@@ -88,11 +126,11 @@ fn through_snapshot(store: &mut Store, entries: &[Entry], replies: &mut Vec<Vec<
     while let SnapshotStep::Chunk(chunk) = step(store) {
         loader.add(&chunk).expect("whole records");
         if let Some(entry) = entries.next() {
-            replies.push(apply(store, 0, entry));
+            replies.push(apply(store, entry));
         }
     }
     for entry in entries {
-        replies.push(apply(store, 0, entry));
+        replies.push(apply(store, entry));
     }
     loader.finish().expect("the snapshot holds what its head promises")
 }
@@ -104,27 +142,28 @@ fn every_node_answers_the_same_log_alike() {
     for seed in 0..60 {
         let mut random = SmallRng::seed_from_u64(seed);
         let mut time_ms = 1_000;
-        let log: Vec<Entry> = (0..600).map(|_| entry(&mut random, &mut time_ms)).collect();
+        let log: Vec<Entry> =
+            (1..=600).map(|slot| entry(&mut random, slot, &mut time_ms)).collect();
 
         let mut straight = Store::new();
         let straight_replies: Vec<_> =
-            log.iter().map(|entry| apply(&mut straight, 0, entry)).collect();
+            log.iter().map(|entry| apply(&mut straight, entry)).collect();
 
         let mut live = Store::new();
         let mut replies = Vec::new();
         let begin = random.random_range(0..300);
         for entry in &log[..begin] {
-            replies.push(apply(&mut live, 0, entry));
+            replies.push(apply(&mut live, entry));
         }
         let end = begin + random.random_range(0..200);
         let mut restored = through_snapshot(&mut live, &log[begin..end], &mut replies);
         for entry in &log[end..] {
-            replies.push(apply(&mut live, 0, entry));
+            replies.push(apply(&mut live, entry));
         }
         assert_eq!(replies, straight_replies, "seed {seed}");
 
         let restored_replies: Vec<_> =
-            log[begin..].iter().map(|entry| apply(&mut restored, 0, entry)).collect();
+            log[begin..].iter().map(|entry| apply(&mut restored, entry)).collect();
         assert_eq!(restored_replies, straight_replies[begin..], "seed {seed}, restored at {begin}");
         for store in [&live, &restored] {
             assert_eq!(store.state_hash(), straight.state_hash(), "seed {seed}");
@@ -143,16 +182,20 @@ fn reads_and_errors_change_nothing() {
         let mut random = SmallRng::seed_from_u64(seed);
         let mut time_ms = 1_000;
         let mut store = Store::new();
-        for _ in 0..500 {
-            let entry = entry(&mut random, &mut time_ms);
-            store.mark_time(Applying { slot: 0, time_ms: entry.time_ms, seed: 0 });
+        for slot in 1..=500 {
+            let entry = entry(&mut random, slot, &mut time_ms);
+            store.mark_time(applying(&entry));
             let before = store.state_hash();
             let argv: Vec<&[u8]> = entry.argv.iter().map(Vec::as_slice).collect();
             let clock_ms = entry.time_ms + random.random_range(0..200);
             let _ = store.read(Reading { clock_ms, seed: random.random() }, &argv);
             assert_eq!(store.state_hash(), before, "seed {seed}: a read changed the store");
-            let reply = store.apply(Applying { slot: 0, time_ms: entry.time_ms, seed: 0 }, &argv);
-            if let Reply::Error(text) = reply {
+            let reply = store.apply(applying(&entry), &argv);
+            // A session remembers its errors too.
+            let in_session = entry.argv[0].eq_ignore_ascii_case(b"once");
+            if let Reply::Error(text) = reply
+                && !in_session
+            {
                 assert_eq!(store.state_hash(), before, "seed {seed}: {text} changed the store");
             }
         }

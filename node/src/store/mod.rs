@@ -19,6 +19,7 @@ pub mod glob;
 mod keyspace;
 mod lcs;
 mod long_double;
+mod once;
 mod read;
 mod record;
 mod search;
@@ -33,6 +34,7 @@ pub use snapshot::{LoadError, Loader, SnapshotHead, SnapshotStep, Verifier};
 pub use transaction::{Transaction, Watch};
 
 use keyspace::Keyspace;
+use once::Sessions;
 use xxhash_rust::xxh3::xxh3_128;
 
 /// What the log says of the entry that is being applied.
@@ -67,6 +69,7 @@ const DUE_PER_TIME_MARK: usize = 2048;
 
 pub struct Store {
     keyspace: Keyspace,
+    sessions: Sessions,
     time_ms: u64,
 }
 
@@ -78,7 +81,7 @@ impl Default for Store {
 
 impl Store {
     pub fn new() -> Store {
-        Store { keyspace: Keyspace::new(), time_ms: 0 }
+        Store { keyspace: Keyspace::new(), sessions: Sessions::default(), time_ms: 0 }
     }
 
     /// Time of the last entry applied.
@@ -106,6 +109,11 @@ impl Store {
         self.keyspace.deadline_count()
     }
 
+    /// Number of sessions of `ONCE`.
+    pub fn session_count(&self) -> usize {
+        self.sessions.len()
+    }
+
     /// What the data takes in memory.
     pub fn memory_bytes(&self) -> usize {
         self.keyspace.memory_bytes()
@@ -114,7 +122,7 @@ impl Store {
     /// The same on every node that has applied the same entries; cheap.
     pub fn state_hash(&self) -> u128 {
         let sum = self.keyspace.sum().wrapping_add(self.keyspace.touches.sum());
-        combine(sum, self.len(), self.time_ms)
+        combine(sum.wrapping_add(self.sessions.sum()), self.len(), self.time_ms)
     }
 
     /// Part of the state hash, for finding out where two nodes differ.
@@ -137,6 +145,7 @@ impl Store {
     fn advance(&mut self, applying: Applying, due_max: usize) {
         self.time_ms = self.time_ms.max(applying.time_ms);
         self.keyspace.touches.slot = applying.slot;
+        self.sessions.expire(self.time_ms);
         self.keyspace.remove_due(self.time_ms, due_max);
         self.keyspace.reclaim(due_max);
     }

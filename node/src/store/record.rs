@@ -165,18 +165,32 @@ pub(super) enum Saved<'a> {
     Record(Parts<'a>),
     /// The table of last touches.
     Touches(&'a [u8]),
+    /// A session of `ONCE`.
+    Session(&'a [u8]),
+    /// The highest session id ever given.
+    LastSession(&'a [u8]),
 }
 
-/// In the place of a form: not a record, but the table of last touches.
+/// In the place of a form: not a record, but another piece of the state.
 const TOUCHES: u8 = 16;
+const SESSION: u8 = 17;
+const LAST_SESSION: u8 = 18;
 
-/// The table of last touches, laid out like a record without a key.
-pub(super) fn save_touches(table: &[u8]) -> Vec<u8> {
-    let mut bytes = vec![0; HEADER - SAVED];
-    bytes[4..8].copy_from_slice(&(table.len() as u32).to_le_bytes());
-    bytes[8] = TOUCHES;
-    bytes.extend_from_slice(table);
-    bytes
+impl Saved<'_> {
+    /// The bytes of a piece other than a record, laid out like a record without a key.
+    pub(super) fn to_bytes(self) -> Vec<u8> {
+        let (kind, piece) = match self {
+            Saved::Record(parts) => return Record::new(0, parts).saved().to_vec(),
+            Saved::Touches(piece) => (TOUCHES, piece),
+            Saved::Session(piece) => (SESSION, piece),
+            Saved::LastSession(piece) => (LAST_SESSION, piece),
+        };
+        let mut bytes = vec![0; HEADER - SAVED];
+        bytes[4..8].copy_from_slice(&(piece.len() as u32).to_le_bytes());
+        bytes[8] = kind;
+        bytes.extend_from_slice(piece);
+        bytes
+    }
 }
 
 /// Reads one piece off the front of `saved` bytes; `None` if they are cut short or make no sense.
@@ -193,9 +207,12 @@ pub(super) fn parse_saved(bytes: &[u8]) -> Option<(Saved<'_>, &[u8])> {
         [0, 0, 0, 0] => record(Form::Natural),
         [1, 0, 0, 0] => record(Form::Text),
         [2, 0, 0, 0] => record(Form::Raw),
-        [TOUCHES, 0, 0, 0] if header[..4] == [0; 4] && header[12..] == [0; 8] => {
-            Saved::Touches(value)
-        }
+        [kind, 0, 0, 0] if header[..4] == [0; 4] && header[12..] == [0; 8] => match kind {
+            TOUCHES => Saved::Touches(value),
+            SESSION => Saved::Session(value),
+            LAST_SESSION => Saved::LastSession(value),
+            _ => return None,
+        },
         _ => return None,
     };
     Some((saved, &body[key_length + value_length..]))

@@ -1,5 +1,6 @@
 //! Snapshots as bytes: a head that says what to expect, then chunks of saved records in any
-//! order, the table of last touches among them. Files, checksums of blocks and the journey over the network are not our business; that
+//! order, the table of last touches and
+//! the sessions of `ONCE` among them. Files, checksums of blocks and the journey over the network are not our business; that
 //! what was loaded is exactly what was saved, is: the head carries the state hash.
 
 use std::fmt;
@@ -7,7 +8,8 @@ use std::fmt;
 use super::Store;
 use xxhash_rust::xxh3::xxh3_128;
 
-use super::record::{Saved, parse_saved, save_touches};
+use super::once::Sessions;
+use super::record::{Saved, parse_saved};
 use super::touches::Touches;
 pub use super::walk::SnapshotStep;
 
@@ -111,9 +113,10 @@ impl Loader {
             let (saved, tail) = parse_saved(rest).ok_or(LoadError::Chunk { byte })?;
             match saved {
                 Saved::Record(parts) => self.store.keyspace.put(parts),
-                Saved::Touches(touches) => {
-                    let loaded = self.store.keyspace.touches.load(touches);
-                    loaded.ok_or(LoadError::Chunk { byte })?;
+                other => {
+                    let (touches, sessions) =
+                        (&mut self.store.keyspace.touches, &mut self.store.sessions);
+                    load_other(other, touches, sessions).ok_or(LoadError::Chunk { byte })?;
                 }
             }
             rest = tail;
@@ -142,11 +145,18 @@ pub struct Verifier {
     records: usize,
     sum: u128,
     touches: Touches,
+    sessions: Sessions,
 }
 
 impl Verifier {
     pub fn new(head: SnapshotHead) -> Verifier {
-        Verifier { head, records: 0, sum: 0, touches: Touches::new() }
+        Verifier {
+            head,
+            records: 0,
+            sum: 0,
+            touches: Touches::new(),
+            sessions: Sessions::default(),
+        }
     }
 
     pub fn add(&mut self, chunk: &[u8]) -> Result<(), LoadError> {
@@ -159,8 +169,9 @@ impl Verifier {
                     self.sum = self.sum.wrapping_add(xxh3_128(&rest[..rest.len() - tail.len()]));
                     self.records += 1;
                 }
-                Saved::Touches(touches) => {
-                    self.touches.load(touches).ok_or(LoadError::Chunk { byte })?;
+                other => {
+                    load_other(other, &mut self.touches, &mut self.sessions)
+                        .ok_or(LoadError::Chunk { byte })?;
                 }
             }
             rest = tail;
@@ -173,7 +184,7 @@ impl Verifier {
         if found != promised {
             return Err(LoadError::Records { found, promised });
         }
-        let sum = self.sum.wrapping_add(self.touches.sum());
+        let sum = self.sum.wrapping_add(self.touches.sum()).wrapping_add(self.sessions.sum());
         let found = super::combine(sum, self.records, self.head.time_ms);
         let promised = self.head.state_hash;
         match found == promised {
@@ -183,12 +194,23 @@ impl Verifier {
     }
 }
 
+/// A piece of the state that is no record; `None` if it makes no sense.
+fn load_other(saved: Saved<'_>, touches: &mut Touches, sessions: &mut Sessions) -> Option<()> {
+    match saved {
+        Saved::Record(_) => None,
+        Saved::Touches(piece) => touches.load(piece),
+        Saved::Session(piece) => sessions.load(piece),
+        Saved::LastSession(piece) => sessions.load_last_id(piece),
+    }
+}
+
 impl Store {
     /// Begins a snapshot of this very moment; one that was being made is given up.
     pub fn begin_snapshot(&mut self) -> SnapshotHead {
         self.abort_snapshot();
-        let touches = save_touches(&self.keyspace.touches.save());
-        self.keyspace.begin_walk([touches].into());
+        let touches = Saved::Touches(&self.keyspace.touches.save()).to_bytes();
+        let last_session = Saved::LastSession(&self.sessions.save_last_id()).to_bytes();
+        self.keyspace.begin_walk([[touches, last_session].concat()].into(), self.sessions.shared());
         SnapshotHead {
             time_ms: self.time_ms,
             records: self.len() as u64,
@@ -223,6 +245,7 @@ impl Store {
             .records()
             .fold(0u128, |sum, record| sum.wrapping_add(record.state_hash()));
         let sum = sum.wrapping_add(self.keyspace.touches.recomputed_sum());
+        let sum = sum.wrapping_add(self.sessions.recomputed_sum());
         super::combine(sum, self.keyspace.records().count(), self.time_ms)
     }
 }

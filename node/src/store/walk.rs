@@ -4,9 +4,11 @@
 //! first. Each old record is copied exactly once, new ones never. The order does not matter.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 
 use super::keyspace::{HashSlot, Keyspace};
-use super::record::Record;
+use super::once::Session;
+use super::record::{Record, Saved};
 use crate::command::HASH_SLOTS;
 
 /// A chunk is closed before it grows past this; a single record that is larger is one by itself.
@@ -23,14 +25,16 @@ pub(super) struct Walk {
     /// Full chunks, ready to be taken away. Each old record comes once, so they hold no more than
     /// the store did when the snapshot began.
     full: VecDeque<Vec<u8>>,
+    /// Sessions of `ONCE` still to be handed out, as they were when it began.
+    sessions: Vec<Arc<Session>>,
     /// The chunk that is being filled.
     chunk: Vec<u8>,
 }
 
 impl Walk {
-    /// `full` is what belongs to the snapshot besides the records.
-    pub(super) fn new(epoch: u32, full: VecDeque<Vec<u8>>) -> Walk {
-        Walk { epoch, next_slot: 0, frozen: None, full, chunk: Vec::new() }
+    /// `full` and `sessions` are what belongs to the snapshot besides the records.
+    fn new(epoch: u32, full: VecDeque<Vec<u8>>, sessions: Vec<Arc<Session>>) -> Walk {
+        Walk { epoch, next_slot: 0, frozen: None, full, sessions, chunk: Vec::new() }
     }
 
     /// Called with every record that is about to change or go.
@@ -77,10 +81,10 @@ pub enum SnapshotStep {
 }
 
 impl Keyspace {
-    pub(super) fn begin_walk(&mut self, besides: VecDeque<Vec<u8>>) {
+    pub(super) fn begin_walk(&mut self, besides: VecDeque<Vec<u8>>, sessions: Vec<Arc<Session>>) {
         assert!(self.walk.is_none(), "one snapshot at a time");
         self.epoch += 1;
-        self.walk = Some(Walk::new(self.epoch, besides));
+        self.walk = Some(Walk::new(self.epoch, besides, sessions));
     }
 
     /// Hands out a full chunk if there is one; else visits hash slots until about `bytes` of records
@@ -89,6 +93,12 @@ impl Keyspace {
         let walk = self.walk.as_mut()?;
         if let Some(chunk) = walk.full.pop_front() {
             return Some(SnapshotStep::Chunk(chunk));
+        }
+        while walk.full.is_empty()
+            && walk.chunk.len() < bytes
+            && let Some(session) = walk.sessions.pop()
+        {
+            walk.save(&Saved::Session(&session.save()).to_bytes());
         }
         // A turn ends after so many slots, even when they are almost empty.
         const SLOTS_A_TURN: usize = 256;
@@ -109,7 +119,8 @@ impl Keyspace {
         if let Some(chunk) = walk.full.pop_front() {
             return Some(SnapshotStep::Chunk(chunk));
         }
-        let step = match walk.is_through() && walk.chunk.is_empty() {
+        let all = walk.is_through() && walk.sessions.is_empty();
+        let step = match all && walk.chunk.is_empty() {
             false => SnapshotStep::Chunk(std::mem::take(&mut walk.chunk)),
             true => {
                 self.end_walk();

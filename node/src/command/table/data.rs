@@ -1,7 +1,7 @@
 //! Commands on the store: reads, and writes through the log.
 
 use super::super::spec::{Group, Spec, keys, read, write};
-use super::super::{expiry, keys as generic, strings};
+use super::super::{expiry, keys as generic, once, strings};
 
 pub(super) const COMMANDS: &[Spec] = &[
     write("append", 3, strings::append)
@@ -201,6 +201,12 @@ pub(super) const COMMANDS: &[Spec] = &[
             "O(N) where N is the number of keys to set.",
             "Sets several keys at once, if none of them exists.",
         ),
+    write("once", -2, once::once).flags("write movablekeys").docs(
+        Group::Generic,
+        "7.0.0",
+        "That of the command",
+        "Opens a session, or carries a write out once however often it is sent.",
+    ),
     write("persist", 2, expiry::persist)
         .flags("write fast")
         .categories("keyspace")
