@@ -68,7 +68,7 @@ impl Cluster {
         self.starts += 1;
         let settings = Settings::new(id_of(place), self.starts, self.starts);
         let records = self.records[place].clone();
-        let recovered = Recovered { snapshot_below: Slot::FIRST, records };
+        let recovered = Recovered { records, ..Recovered::default() };
         let (now, mut output) = (self.now(place), Output::default());
         let count = self.wall_off_ms.len();
         let replica = Replica::recover(settings, configuration(count), recovered, now, &mut output);
