@@ -256,14 +256,22 @@ pub struct Trace {
     pub filter: String,
     /// Folder of the rolling files; default `<data_dir>/trace`.
     pub dir: Option<PathBuf>,
-    /// Files kept, one a day.
+    /// Files kept; the oldest goes when a new one is begun.
     pub files_max: u64,
+    /// A file is not written beyond this: all of them hold at most `files_max` times as much.
+    pub file_bytes_max: u64,
     pub stderr: bool,
 }
 
 impl Default for Trace {
     fn default() -> Self {
-        Trace { filter: "info".to_owned(), dir: None, files_max: 7, stderr: true }
+        Trace {
+            filter: "info".to_owned(),
+            dir: None,
+            files_max: 8,
+            file_bytes_max: 16 << 20,
+            stderr: true,
+        }
     }
 }
 

@@ -94,6 +94,7 @@ const TRACE: &[Key] = &[
     optional("filter", Text),
     optional("dir", AbsolutePath),
     optional("files_max", Integer(1, 10_000)),
+    optional("file_bytes_max", Integer(64 << 10, 1 << 40)),
     optional("stderr", Boolean),
 ];
 

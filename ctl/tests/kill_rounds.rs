@@ -143,7 +143,8 @@ async fn without_a_quorum_nothing_is_acknowledged() {
     for follower in followers {
         cluster.node(follower).start().unwrap();
     }
-    writes_go_on(&load, WRITES_A_ROUND).await;
+    // Enough to judge by, whatever the mix of this run has drawn so far.
+    writes_go_on(&load, 20 * WRITES_A_ROUND).await;
     let target = cluster.target();
     let mut finished = load.stop().await;
     let proof = finished.verify(&target, SOON, Limits::default()).await;

@@ -1,15 +1,18 @@
 //! Text output of the node: rolling files that never hold up the node and never fill the disk, and
 //! standard error. The filter can be changed while it runs.
 
+mod rolling;
+
 use std::io;
 use std::path::Path;
 
 use config::NodeConfig;
 use tracing_appender::non_blocking::WorkerGuard;
-use tracing_appender::rolling::{RollingFileAppender, Rotation};
 use tracing_subscriber::layer::SubscriberExt;
 use tracing_subscriber::util::SubscriberInitExt;
 use tracing_subscriber::{EnvFilter, Layer, fmt, reload};
+
+use rolling::Rolling;
 
 /// Changes the filter; kept by the shell.
 pub type SetFilter = Box<dyn Fn(&str) -> Result<(), String>>;
@@ -19,12 +22,7 @@ pub fn start(config: &NodeConfig) -> Result<(WorkerGuard, SetFilter), String> {
     let default_dir = config.data_dir.join("trace");
     let dir = config.trace.dir.as_deref().unwrap_or(&default_dir);
     make_dir(dir).map_err(|error| format!("make the trace folder {}: {error}", dir.display()))?;
-    let files = RollingFileAppender::builder()
-        .rotation(Rotation::DAILY)
-        .filename_prefix("node")
-        .filename_suffix("log")
-        .max_log_files(config.trace.files_max as usize)
-        .build(dir)
+    let files = Rolling::open(dir, config.trace.files_max, config.trace.file_bytes_max)
         .map_err(|error| format!("open a trace file in {}: {error}", dir.display()))?;
     let (writer, guard) = tracing_appender::non_blocking(files);
     let filter = EnvFilter::try_new(&config.trace.filter)

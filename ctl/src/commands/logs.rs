@@ -101,7 +101,7 @@ async fn follow(args: &Args, context: &Context, fleet: &Fleet) -> Result<ExitCod
     }
 }
 
-/// The rolling files of the trace folder are named by date, so the newest two in name order hold
+/// The rolling files of the trace folder are numbered, so the newest two in name order hold
 /// the last lines; what a node said outside of its traces (a panic) comes first.
 fn script(member: &Member, args: &Args, follow: bool) -> String {
     let host = &member.host;
