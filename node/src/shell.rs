@@ -145,12 +145,6 @@ impl Core {
         core
     }
 
-    /// Does the configuration that rules count this node as a voter?
-    pub fn is_voter(&self) -> bool {
-        self.node.configuration().members.get(&self.identity.id).map(|member| member.role)
-            == Some(Role::Voter)
-    }
-
     fn on_link(&mut self, event: LinkEvent) {
         match event {
             LinkEvent::Connected(peer) => self.node.connected(clock::now(), peer),

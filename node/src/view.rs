@@ -195,7 +195,7 @@ impl Core {
         } else {
             None
         };
-        let role = if !self.is_voter() {
+        let role = if !self.node.configuration().is_voter(self.identity.id) {
             status::Role::Learner
         } else if leading {
             status::Role::Leader
