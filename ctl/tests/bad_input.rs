@@ -11,7 +11,7 @@ use common::{SOON, TestCluster, call, node_binary, show, skipped, spec, start, u
 use config::{User, UserRole};
 use ctl::local::{LocalCluster, last_lines};
 use proof::check::{Limits, Verdict};
-use proof::client::Client;
+use proof::client::{Client, Fate};
 use proof::load::{Load, Spec as LoadSpec};
 use proof::resp::Reply;
 use rand::rngs::StdRng;
@@ -417,6 +417,66 @@ async fn a_full_disk_stops_one_node_and_loses_nothing() {
     cluster.wait_until_caught_up(SOON).await.unwrap();
     let proof = finished.verify(&target, SOON, Limits::default()).await;
     assert_eq!(proof.verdict, Verdict::Holds, "{:#?}", proof.audit.findings);
+    drop(cluster);
+}
+
+/// All disks full: what grows is refused with a clear error, what makes room passes, and when there
+/// is space again everything goes on by itself (PITFALLS 11, 59).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn full_disks_on_all_nodes_refuse_growth_and_take_deletions() {
+    let dir = TempDir::with_prefix("paxos-test-").unwrap();
+    let mut spec = spec(3, &dir);
+    spec.behaviour.command_bytes_max = 256 << 10;
+    spec.behaviour.segment_bytes = 4 << 20;
+    let mut disks = Vec::new();
+    for node in ["n1", "n2", "n3"] {
+        let Some(small) = Tmpfs::mount(dir.path().join(node), 48) else { return };
+        disks.push(small);
+    }
+    let cluster = LocalCluster::start(spec).unwrap_or_else(|error| panic!("{error}"));
+    let mut cluster = TestCluster { cluster, dir };
+    cluster.wait_until_caught_up(SOON).await.unwrap();
+    let mut client = Client::new(cluster.target(), 0);
+    assert_eq!(call(&mut client, &[b"SET", b"kept", b"1"]).await, Reply::Simple("OK".into()));
+    assert_eq!(call(&mut client, &[b"SET", b"gone", b"1"]).await, Reply::Simple("OK".into()));
+    for disk in &disks {
+        fill(&disk.path.join("filler"));
+    }
+
+    // Write until the disks say no.
+    let value = vec![b'x'; 100 << 10];
+    let mut acknowledged = 0;
+    until("a refusal for want of space", async || {
+        let key = format!("big-{acknowledged}");
+        match client.call(&[b"SET", key.as_bytes(), &value]).await {
+            Fate::Done(_) => acknowledged += 1,
+            Fate::Refused(word) => return word == "OOM",
+            // The leader of that moment stepped aside with it.
+            Fate::Unknown(_) => {}
+        }
+        false
+    })
+    .await;
+    show(&format!("{acknowledged} values of 100 KiB fitted beside full disks"));
+    until("a deletion", async || matches!(client.call(&[b"DEL", b"gone"]).await, Fate::Done(_)))
+        .await;
+    assert_eq!(call(&mut client, &[b"EXISTS", b"gone"]).await, Reply::Integer(0));
+    assert_eq!(call(&mut client, &[b"GET", b"kept"]).await, Reply::Bulk(b"1".as_slice().into()));
+
+    for disk in &disks {
+        fs::remove_file(disk.path.join("filler")).unwrap();
+    }
+    until("writes that grow, without a restart", async || {
+        matches!(client.call(&[b"SET", b"again", &value]).await, Fate::Done(_))
+    })
+    .await;
+    cluster.nobody_died().unwrap();
+    for number in 0..acknowledged {
+        let key = format!("big-{number}");
+        let strlen = call(&mut client, &[b"STRLEN", key.as_bytes()]).await;
+        assert_eq!(strlen, Reply::Integer(value.len() as i64), "{key} was acknowledged");
+    }
+    cluster.wait_until_caught_up(SOON).await.unwrap();
     drop(cluster);
 }
 

@@ -6,6 +6,9 @@
 //! command its argument count u32 and for each argument its length u32 and its bytes.
 
 use bytes::{BufMut, Bytes, BytesMut};
+use paxos::Value;
+
+use crate::command;
 
 const VERSION: u8 = 1;
 const HEADER_LEN: usize = 1 + 8 + 8 + 4;
@@ -106,6 +109,20 @@ impl<'a> Batch<'a> {
         let (word, rest) = self.rest.split_first_chunk::<4>().ok_or(BatchError::Truncated)?;
         self.rest = rest;
         Ok(u32::from_le_bytes(*word))
+    }
+}
+
+/// Could applying this make the state larger? Bytes that cannot be read could.
+pub fn may_grow(value: &Value) -> bool {
+    let Value::Batch { payload, .. } = value else { return false };
+    let Ok(mut batch) = Batch::read(payload) else { return true };
+    let mut argv = Vec::new();
+    loop {
+        match batch.next_command(&mut argv) {
+            Ok(false) => return false,
+            Ok(true) if command::check(&argv).is_ok_and(|spec| !spec.has_flag("denyoom")) => {}
+            Ok(true) | Err(_) => return true,
+        }
     }
 }
 

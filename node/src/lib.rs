@@ -32,6 +32,7 @@ pub mod metrics;
 pub mod peers;
 pub mod published;
 pub mod recent;
+pub mod room;
 pub mod tls;
 pub mod wire;
 

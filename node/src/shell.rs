@@ -11,7 +11,7 @@ use std::sync::atomic::Ordering::Relaxed;
 use std::time::Duration;
 
 use config::NodeConfig;
-use paxos::{Envelope, NodeId, Note, Now, Position, Role};
+use paxos::{Envelope, NodeId, Note, Now, Position};
 use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};
 
@@ -25,6 +25,7 @@ use crate::metrics::{Metrics, PeerMetrics};
 use crate::node::{Effects, Node};
 use crate::peers::{LinkEvent, LinkEvents, Links, Remembered, Sent};
 use crate::published::Published;
+use crate::room::Room;
 use crate::snapshot::Snapshots;
 use crate::syncer::{Append, Syncer};
 use crate::trace::SetFilter;
@@ -60,6 +61,7 @@ pub struct Core {
     pub leader_since: Option<(u32, u64)>,
     pub last_leader: Option<u32>,
     pub progress: (u64, u64),
+    room: Room,
     peer_metrics: BTreeMap<NodeId, Arc<PeerMetrics>>,
     synced: Position,
     /// What the replica remembered at a position that is not synced yet, to be told to peers.
@@ -128,6 +130,7 @@ impl Core {
             leader_since: None,
             last_leader: None,
             progress: (0, 0),
+            room: Room::default(),
             peer_metrics: BTreeMap::new(),
             synced: Position(0),
             chosen_counted: chosen,
@@ -184,7 +187,10 @@ impl Core {
     fn on_tick(&mut self) {
         let now = clock::now();
         let state = &self.syncer.state;
-        self.node.set_can_accept(state.can_accept(now.mono_us), state.is_full());
+        let has_leader = self.node.replica.happy_with(now).is_some();
+        let makes_do = self.room.takes_part(now.mono_us, state.is_full(), has_leader);
+        let can_accept = state.can_accept(now.mono_us) || makes_do && state.can_write(now.mono_us);
+        self.node.set_can_accept(can_accept, state.is_full());
         self.node.tick(now);
         let journal_bytes = state.written_bytes.load(Relaxed);
         let trim = self.snapshots.tick(now, &mut self.node, &self.links, journal_bytes);

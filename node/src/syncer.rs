@@ -18,6 +18,7 @@ use journal::{Error, Journal};
 use paxos::{Message, Position};
 use tokio::sync::Notify;
 
+use crate::batch;
 use crate::clock;
 
 pub use self::appender::{Append, Appender, Order, Settled};
@@ -30,7 +31,10 @@ pub struct SyncState {
     unsynced_since_us: AtomicU64,
     /// Bytes of records handed over that are not synced yet.
     unsynced_bytes: AtomicU64,
+    /// Room for writes that grow is running out.
     full: AtomicBool,
+    /// A group has found no space at all.
+    blocked: AtomicBool,
     failure: Mutex<Option<String>>,
     pub journal_bytes: AtomicU64,
     pub written_bytes: AtomicU64,
@@ -54,18 +58,27 @@ impl SyncState {
         self.full.load(Relaxed)
     }
 
-    /// Could this node accept now? A full disk, or a group that has waited too long for its sync,
-    /// makes it grey.
+    /// Does the disk take what it is given? It does not when a group has found no space, or has
+    /// waited too long for its sync: that makes a node grey.
+    pub fn can_write(&self, now_us: u64) -> bool {
+        !self.blocked.load(Relaxed) && self.unsynced_us(now_us) < UNSYNCED_US_MAX
+    }
+
+    /// Could this node accept whatever comes?
     pub fn can_accept(&self, now_us: u64) -> bool {
-        !self.is_full() && self.unsynced_us(now_us) < UNSYNCED_US_MAX
+        !self.is_full() && self.can_write(now_us)
     }
 
     /// What cannot be written down is not taken in: the sender repeats it, and nothing piles up in
-    /// front of a disk that is full or hangs (PITFALLS 44, 45, 59).
+    /// front of a disk that is full or hangs (PITFALLS 44, 45, 59). A disk that is nearly full takes
+    /// what does not grow, so that there is a way to make room.
     pub fn takes_in(&self, message: &Message) -> bool {
         match message {
-            Message::Accept { .. } | Message::Chosen { .. } => {
-                !self.is_full() && self.unsynced_bytes.load(Relaxed) < UNSYNCED_BYTES_MAX
+            Message::Accept { value, .. } => {
+                self.has_room() && !(self.is_full() && batch::may_grow(value))
+            }
+            Message::Chosen { values, .. } => {
+                self.has_room() && !(self.is_full() && values.iter().any(batch::may_grow))
             }
             // Their answers list the log and wait for the disk, and they teach what is chosen.
             Message::Prepare { .. } | Message::Promise { .. } => {
@@ -73,6 +86,10 @@ impl SyncState {
             }
             _ => true,
         }
+    }
+
+    fn has_room(&self) -> bool {
+        !self.blocked.load(Relaxed) && self.unsynced_bytes.load(Relaxed) < UNSYNCED_BYTES_MAX
     }
 
     /// A group of so many bytes was handed over.
@@ -89,11 +106,13 @@ impl SyncState {
     /// A sync found no space: it is tried again.
     pub fn sync_found_no_space(&self) {
         self.full.store(true, Relaxed);
+        self.blocked.store(true, Relaxed);
     }
 
     /// What came of one round of writing. `waiting`: more was taken meanwhile, or waits for space.
     pub fn settle(&self, settled: &Settled, waiting: bool, now_us: u64) {
         self.full.store(settled.full, Relaxed);
+        self.blocked.store(settled.waits_for_space, Relaxed);
         let since_us = if waiting { now_us } else { 0 };
         if settled.waits_for_space {
             // Keeps the age of what waits, so that the node turns grey.
@@ -284,16 +303,36 @@ pub fn describe(error: &dyn std::error::Error) -> String {
 
 #[cfg(test)]
 mod tests {
-    use bytes::Bytes;
     use paxos::{Ballot, BatchId, Slot, Value};
 
     use super::*;
+    use crate::batch::BatchBuilder;
+
+    /// A disk that is nearly full takes what makes room, and nothing that grows.
+    #[test]
+    fn a_full_disk_takes_what_does_not_grow() {
+        let accept = |command: &[&[u8]]| {
+            let mut batch = BatchBuilder::default();
+            batch.push(command);
+            let value = Value::Batch { id: BatchId::default(), payload: batch.finish(1, 1) };
+            Message::Accept { ballot: Ballot::ZERO, slot: Slot::FIRST, value, hint: Slot::ZERO }
+        };
+        let state = SyncState::default();
+        state.set_full(true);
+        assert!(state.takes_in(&accept(&[b"DEL", b"k"])));
+        assert!(state.takes_in(&accept(&[b"FLUSHALL"])));
+        assert!(!state.takes_in(&accept(&[b"SET", b"k", b"v"])));
+        assert!(!state.takes_in(&accept(&[b"APPEND", b"k", b"v"])));
+        state.set_full(false);
+        assert!(state.takes_in(&accept(&[b"SET", b"k", b"v"])));
+    }
 
     /// PITFALLS 44, 45, 59: whatever is repeated to a node whose disk hangs or is full must not
     /// pile up in its memory; what costs no record still passes.
     #[test]
     fn nothing_piles_up_in_front_of_the_disk() {
-        let value = Value::Batch { id: BatchId::default(), payload: Bytes::new() };
+        let payload = BatchBuilder::default().finish(1, 1);
+        let value = Value::Batch { id: BatchId::default(), payload };
         let accept = Message::Accept {
             ballot: Ballot::ZERO,
             slot: Slot::FIRST,
@@ -313,8 +352,10 @@ mod tests {
         };
         assert_eq!(taken(&state), [true, true, true, true]);
         state.set_full(true);
+        assert_eq!(taken(&state), [true, true, true, true], "nothing in them grows");
+        state.settle(&Settled { waits_for_space: true, full: true, ..Settled::default() }, true, 1);
         assert_eq!(taken(&state), [false, false, true, true], "a full disk may still promise");
-        state.set_full(false);
+        state.settle(&Settled::default(), false, 1);
         state.hand_over(UNSYNCED_BYTES_MAX, 1);
         assert_eq!(taken(&state), [false, false, false, true], "the disk hangs");
         let synced_bytes = UNSYNCED_BYTES_MAX;
