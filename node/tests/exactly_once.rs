@@ -114,7 +114,7 @@ fn an_exec_of_a_deposed_leader_is_settled_by_the_log() {
     cluster.heal();
     cluster.wait(2_000);
     let replies = cluster.replies(old, client);
-    let expected = format!("+OK +QUEUED +QUEUED -MOVED 0 host{}:7379", new + 1);
+    let expected = format!("+OK +QUEUED +QUEUED -MOVED 3432 host{}:7379", new + 1);
     assert_eq!(replies, expected);
     assert_eq!(cluster.ask(new, other, "GET n"), "$2");
     cluster.assert_equal();
