@@ -17,7 +17,7 @@ TARGET := $(ARCH)-unknown-linux-gnu
 BIN    := target/release
 CTL    := $(BIN)/paxosctl
 
-.PHONY: help compile clean run up gen down kill show ssh_up ssh_down ssh_show test bench sim \
+.PHONY: help compile clean run soak up gen down kill show ssh_up ssh_down ssh_show test bench sim \
         lab_up lab_down monitor_up monitor_down check mutants model
 
 help: ## this list
@@ -42,6 +42,11 @@ clean: ## remove everything that was built or run here
 run: compile ## a live cluster of SERVERS nodes with CLIENTS clients on this machine; DURATION=20s ends it
 	@$(CTL) run --servers '$(SERVERS)' --clients '$(CLIENTS)' --config '$(CONFIG)' \
 	  $(if $(DURATION),--duration '$(DURATION)') $(if $(KEEP),--keep) $(if $(BASE_PORT),--base-port '$(BASE_PORT)')
+
+# Bounded: it ends by itself, and fails when the leader changed without a reason or the proof does not hold.
+soak: compile ## full load of 256 clients for five minutes (DURATION=), in which the leader must not change
+	@$(CTL) run --servers '$(SERVERS)' --clients '$(if $(filter-out 1,$(CLIENTS)),$(CLIENTS),256)' --config '$(CONFIG)' \
+	  --duration '$(or $(DURATION),5m)' --steady $(if $(BASE_PORT),--base-port '$(BASE_PORT)')
 
 gen: compile ## write the Docker Compose project of SERVERS nodes and CLIENTS clients to .run/compose
 	@$(CTL) gen compose --servers '$(SERVERS)' --clients '$(CLIENTS)' --config '$(CONFIG)' --out '$(PROJECT_DIR)' \

@@ -64,6 +64,18 @@ fn a_run_shows_live_lines_and_ends_with_a_verdict() {
     made.says("proof   holds");
 }
 
+/// A short one: what is tested is that the command counts leader changes, and holds under them.
+#[test]
+fn a_soak_says_whether_the_leader_stayed() {
+    let (port, _leftovers) = own_port();
+    let made = readme("make soak", &["DURATION=3s", "CLIENTS=16", &port]);
+    // On a machine that is busy with other tests it may have had to change.
+    let stayed = made.stdout.contains("changes after the first election: 0\n");
+    let made = made.expect(if stayed { 0 } else { 2 });
+    assert_eq!(made.complaints().is_empty(), stayed, "{}", made.stderr);
+    made.says("with 3 servers, 16 clients").says("proof   holds");
+}
+
 #[test]
 fn bad_servers_and_taken_ports_get_one_clear_line() {
     let (port, _leftovers) = own_port();

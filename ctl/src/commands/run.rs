@@ -51,6 +51,9 @@ pub struct Args {
     /// Go on with the data of the last run.
     #[arg(long)]
     keep: bool,
+    /// Fail when the leader changes after the first election: nothing here gives it a reason to.
+    #[arg(long)]
+    steady: bool,
     /// Folder for data and traces.
     #[arg(long, value_name = "DIR", default_value = ".run")]
     dir: PathBuf,
@@ -114,10 +117,19 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, Error> {
     }
     summary::show(&args, ran, &finished, &live, &proof, context);
     match proof.verdict {
+        Verdict::Holds if args.steady && live.leader_changes > 0 => Err(restless(&cluster, &live)),
         Verdict::Holds => Ok(ui::OK),
         Verdict::Violated(_) => Ok(Word::Safety.exit_code()),
         Verdict::Unknown(_) => Ok(Word::Unknown.exit_code()),
     }
+}
+
+/// The leader was to stay, and did not.
+fn restless(cluster: &LocalCluster, live: &Live<'_>) -> Error {
+    let traces = cluster.spec.dir.join("n*").join("stderr.log");
+    Error::new(Word::Degraded, format!("the leader changed {} times", live.leader_changes))
+        .because("every node ran all the time, so no change had a reason but time")
+        .hint(format!("grep -h 'leader\\|ballot\\|link' {} | sort", traces.display()))
 }
 
 fn parse_servers(text: &str) -> Result<u32, Error> {
