@@ -7,7 +7,7 @@ mod support;
 use std::fs;
 use std::io::{BufRead, BufReader};
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
 use support::{Said, Site, eventually};
@@ -437,5 +437,53 @@ fn an_inventory_cannot_run_code() {
         );
         said.expect(2);
         assert!(!mark.exists());
+    }
+}
+
+/// The inventory was lost here: any host gives back the copy that `up` left, to whoever has a key in
+/// an agent and knows the host's own.
+#[test]
+fn a_lost_inventory_is_read_back_from_a_host() {
+    let Some(site) = Site::new("lost", 3) else { return };
+    site.ctl(&site.open_inventory(), &["up"]).expect(0);
+    let home = site.path("home");
+    fs::create_dir_all(home.join(".ssh")).unwrap();
+    let socket = site.path("agent");
+    let mut agent = Command::new("ssh-agent");
+    agent.arg("-D").arg("-a").arg(&socket).stdout(Stdio::null());
+    let _agent = Agent(agent.spawn().unwrap());
+    eventually("the agent has the key", || {
+        let mut add = Command::new("ssh-add");
+        add.arg("-q").arg(site.lab.identity_file()).env("SSH_AUTH_SOCK", &socket);
+        add.stderr(Stdio::null()).status().unwrap().success().then_some(())
+    });
+    let address = site.address("n2");
+    let ask = |place: &str, args: &[&str]| {
+        let place = format!("ssh://root@{address}{place}");
+        let mut command = site.command(Path::new(&place), args);
+        Said::of(command.env("HOME", &home).env("SSH_AUTH_SOCK", &socket).output().unwrap())
+    };
+
+    // A host that nobody knows could say anything.
+    ask("", &["show"]).expect(3).says("error[SSH]");
+    for folder in [home.join(".ssh"), site.folder.path().to_owned()] {
+        fs::copy(site.lab.known_hosts(), folder.join("known_hosts")).unwrap();
+    }
+    let shown = ask("", &["show"]).expect(0);
+    for host in ["n1", "n2", "n3"] {
+        assert!(shown.stdout.contains(host), "{}", shown.stdout);
+    }
+    ask("/opt/paxos", &["status", "--wait", "healthy"]).expect(0).says("can lose 1 more");
+    ask("/opt/paxos", &["plan"]).expect(0).says("No changes");
+    ask("/opt/elsewhere", &["show"]).expect(4).says("/opt/elsewhere/inventory.toml");
+}
+
+/// Ended by its pid.
+struct Agent(std::process::Child);
+
+impl Drop for Agent {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
     }
 }
