@@ -15,7 +15,8 @@ const CRATES: [(&str, &str, &[&str]); 9] = [
     ("monitoring", "monitoring", &[]),
 ];
 
-/// The names in `[dependencies]` of a manifest; what tests use is their own business.
+/// The names in `[dependencies]` of a manifest; what tests use is their own business (those of
+/// `node` judge histories with `proof`).
 fn dependencies(manifest: &Path) -> BTreeSet<String> {
     let text = std::fs::read_to_string(manifest).expect("read a manifest of the workspace");
     let table: toml::Table = text.parse().expect("a manifest is TOML");

@@ -343,6 +343,10 @@ impl Replica {
         );
         if first_kept > self.acceptor.first_kept() {
             self.acceptor.trim(first_kept);
+        }
+        // After a restart the acceptor may keep less than the journal says: what a snapshot covers,
+        // and nobody here knows to be chosen, was left out. It must be on record before it goes.
+        if first_kept > self.recorded_trimmed_below {
             self.record_trimmed_below(first_kept, output);
         }
     }

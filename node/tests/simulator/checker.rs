@@ -1,0 +1,231 @@
+//! What must hold, whatever happens. The checker sees more than any node does: every record as it
+//! becomes durable, every state as it is applied, and the journals as they are read back.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use bytes::{Bytes, BytesMut};
+use journal::{Entry, FaultyDisk};
+use node::wire;
+use paxos::{Ballot, NodeId, Position, Record, Slot};
+
+/// A value by its bytes.
+type Digest = u128;
+
+#[derive(Default)]
+pub struct Checker {
+    pub violation: Option<String>,
+    quorum: usize,
+    nodes: BTreeMap<NodeId, Durable>,
+    /// The value of each slot under each ballot, and who durably accepted it.
+    votes: BTreeMap<(Slot, Ballot), (Digest, BTreeSet<NodeId>)>,
+    /// Accepted by a quorum: chosen for ever.
+    chosen: BTreeMap<Slot, Digest>,
+    /// Everything below was chosen.
+    first_unchosen: Slot,
+    /// The state behind each slot.
+    states: BTreeMap<Slot, (u128, NodeId)>,
+}
+
+/// What one node has said to be durable.
+#[derive(Default)]
+struct Durable {
+    /// Asked to be written by this life, not synced yet.
+    written: Vec<(Position, Record)>,
+    promised: Ballot,
+    accepted: BTreeMap<Slot, Ballot>,
+    applied_below: Slot,
+}
+
+/// What a journal holds, read back.
+#[derive(Default)]
+struct Replayed {
+    promised: Ballot,
+    /// The highest ballot of each slot; `None` once it is known chosen.
+    accepted: BTreeMap<Slot, Option<Ballot>>,
+    trimmed_below: Slot,
+}
+
+impl Checker {
+    pub fn new(quorum: usize) -> Checker {
+        Checker { quorum, first_unchosen: Slot::FIRST, ..Checker::default() }
+    }
+
+    pub fn fail(&mut self, text: String) {
+        self.violation.get_or_insert(text);
+    }
+
+    pub fn first_unchosen(&self) -> Slot {
+        self.first_unchosen
+    }
+
+    // ---- records ------------------------------------------------------------------------------
+
+    pub fn written(&mut self, node: NodeId, records: &[Record], end: Position) {
+        let begin = end.0 - records.len() as u64;
+        let written = &mut self.nodes.entry(node).or_default().written;
+        let positions = (begin + 1..).map(Position);
+        written.extend(positions.zip(records.iter().cloned()));
+    }
+
+    /// The process says that everything up to `position` is durable.
+    pub fn synced(&mut self, node: NodeId, position: Position) {
+        let durable = self.nodes.entry(node).or_default();
+        let later = durable
+            .written
+            .split_off(durable.written.partition_point(|(written, _)| *written <= position));
+        for (_, record) in std::mem::replace(&mut durable.written, later) {
+            self.durable(node, &record);
+        }
+    }
+
+    fn durable(&mut self, node: NodeId, record: &Record) {
+        let durable = self.nodes.entry(node).or_default();
+        match record {
+            Record::Promised(ballot) => durable.promised = durable.promised.max(*ballot),
+            Record::Accepted { slot, ballot, .. } => {
+                durable.promised = durable.promised.max(*ballot);
+                durable.accepted.insert(*slot, *ballot);
+                self.vote(node, *slot, *ballot, digest(record));
+            }
+            Record::Chosen { slot, .. } => self.must_be_chosen(node, *slot, digest(record)),
+            Record::ChosenRange { .. } => {}
+            Record::TrimmedBelow(below) => {
+                durable.accepted = durable.accepted.split_off(below);
+            }
+        }
+    }
+
+    fn vote(&mut self, node: NodeId, slot: Slot, ballot: Ballot, value: Digest) {
+        let (first, voters) =
+            self.votes.entry((slot, ballot)).or_insert_with(|| (value, BTreeSet::new()));
+        if *first != value {
+            return self.fail(format!("{node} accepted a second value for {slot} under {ballot}"));
+        }
+        voters.insert(node);
+        if voters.len() < self.quorum {
+            return;
+        }
+        if *self.chosen.entry(slot).or_insert(value) != value {
+            return self.fail(format!("a second value is chosen for slot {slot}, under {ballot}"));
+        }
+        while self.chosen.contains_key(&self.first_unchosen) {
+            self.first_unchosen = self.first_unchosen.next();
+        }
+    }
+
+    fn must_be_chosen(&mut self, node: NodeId, slot: Slot, value: Digest) {
+        match self.chosen.get(&slot) {
+            Some(chosen) if *chosen == value => {}
+            Some(_) => self.fail(format!("{node} takes another value for chosen in slot {slot}")),
+            None => self.fail(format!("{node} takes slot {slot} for chosen, and no quorum has it")),
+        }
+    }
+
+    // ---- states -------------------------------------------------------------------------------
+
+    /// After every turn: what is applied is a prefix of what is chosen, and makes one state.
+    pub fn applied(&mut self, node: NodeId, below: Slot, hash: u128) {
+        if below > self.first_unchosen {
+            let chosen = self.first_unchosen;
+            return self.fail(format!("{node} applied below {below}, chosen is only {chosen}"));
+        }
+        let durable = self.nodes.entry(node).or_default();
+        if below < durable.applied_below {
+            let before = durable.applied_below;
+            return self.fail(format!("{node} went back from slot {before} to {below}"));
+        }
+        durable.applied_below = below;
+        let (first, who) = *self.states.entry(below).or_insert((hash, node));
+        if first != hash {
+            self.fail(format!("{node} and {who} differ below slot {below}: {hash:x}, {first:x}"));
+        }
+    }
+
+    // ---- restarts -----------------------------------------------------------------------------
+
+    /// The process is gone, and with it what it had not synced.
+    pub fn ended(&mut self, node: NodeId) {
+        let durable = self.nodes.entry(node).or_default();
+        durable.written.clear();
+        durable.applied_below = Slot::FIRST;
+    }
+
+    /// Before a restart: the journal still holds everything that was ever said to be durable.
+    /// Answers what it holds.
+    pub fn check_journal(&mut self, node: NodeId, disk: &FaultyDisk) -> Vec<Record> {
+        let mut records = Vec::new();
+        let read = journal::read(disk, &mut |entry| {
+            match entry {
+                Entry::Checkpoint(bytes) => {
+                    records.extend(wire::decode_records(Bytes::copy_from_slice(bytes))?);
+                }
+                Entry::Record { bytes, .. } => {
+                    records.push(wire::decode_record(Bytes::copy_from_slice(bytes))?);
+                }
+            }
+            Ok(())
+        });
+        // What cannot be read is the recovery's business: it refuses to start.
+        if read.is_err() {
+            return records;
+        }
+        let mut replayed = Replayed::default();
+        records.iter().for_each(|record| replayed.take(record));
+        let durable = self.nodes.entry(node).or_default();
+        if replayed.promised < durable.promised {
+            let (promised, found) = (durable.promised, replayed.promised);
+            self.fail(format!("{node} promised {promised}, its journal knows of {found}"));
+            return records;
+        }
+        let lost =
+            durable.accepted.range(replayed.trimmed_below..).find(|(slot, ballot)| match replayed
+                .accepted
+                .get(slot)
+            {
+                Some(Some(found)) => found < *ballot,
+                Some(None) => false,
+                None => true,
+            });
+        if let Some((slot, ballot)) = lost {
+            let text = format!("{node} accepted slot {slot} under {ballot}, its journal lost it");
+            self.fail(text);
+        }
+        records
+    }
+
+    /// The node has started. What its journal held is durable from now on, also what had not been
+    /// reported before the end.
+    pub fn replayed(&mut self, node: NodeId, records: Vec<Record>) {
+        for record in records {
+            self.durable(node, &record);
+        }
+    }
+}
+
+impl Replayed {
+    fn take(&mut self, record: &Record) {
+        match record {
+            Record::Promised(ballot) => self.promised = self.promised.max(*ballot),
+            Record::Accepted { slot, ballot, .. } => {
+                self.promised = self.promised.max(*ballot);
+                let known = self.accepted.entry(*slot).or_insert(Some(*ballot));
+                *known = known.map(|known| known.max(*ballot));
+            }
+            Record::Chosen { slot, .. } => {
+                self.accepted.insert(*slot, None);
+            }
+            Record::ChosenRange { .. } => {}
+            Record::TrimmedBelow(below) => self.trimmed_below = self.trimmed_below.max(*below),
+        }
+    }
+}
+
+/// The value's own bytes, as records carry them.
+fn digest(record: &Record) -> Digest {
+    let (Record::Accepted { slot, value, .. } | Record::Chosen { slot, value }) = record else {
+        unreachable!("only these carry a value");
+    };
+    let mut bytes = BytesMut::new();
+    wire::encode_record(&Record::Chosen { slot: *slot, value: value.clone() }, &mut bytes);
+    xxhash_rust::xxh3::xxh3_128(&bytes)
+}

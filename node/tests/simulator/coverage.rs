@@ -1,0 +1,107 @@
+//! Rare things, counted: a run that never met one of them proves nothing about it, so the standard
+//! run fails when one stayed at zero.
+
+use std::collections::BTreeMap;
+
+use paxos::Note;
+
+macro_rules! rare {
+    ($($name:ident: $text:literal,)*) => {
+        /// One rare thing.
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+        pub enum Rare { $($name,)* }
+
+        impl Rare {
+            pub const ALL: &[Rare] = &[$(Rare::$name,)*];
+
+            pub fn text(self) -> &'static str {
+                match self { $(Rare::$name => $text,)* }
+            }
+        }
+    };
+}
+
+rare! {
+    Elected: "a leader was elected",
+    TwoLeaders: "two leaders at once",
+    Adopted: "entries of a former leader were adopted",
+    GapFilled: "a gap was filled with a no-op",
+    AnsweredBehind: "somebody was told that it is behind",
+    Killed: "a process was killed",
+    PowerCut: "the power went",
+    CutInWrite: "the power went in the middle of a write",
+    TailCut: "an unfinished end of a journal was cut",
+    SnapshotWritten: "a snapshot was written",
+    SnapshotFailed: "a snapshot could not be written or received",
+    SnapshotInstalled: "a snapshot was installed from a peer",
+    InstallInterrupted: "a process ended in the middle of an install",
+    StartedFromSnapshot: "a restart began from a snapshot",
+    OlderSnapshotUsed: "a restart fell back to the older snapshot",
+    JournalTrimmed: "a journal was trimmed",
+    RotRefused: "a node refused to start on a rotten journal",
+    RotHarmless: "rot in what nobody needs any more did no harm",
+    DiskFull: "a disk was full",
+    FullRefused: "a write was refused for a full disk",
+    SyncFailed: "a node stopped at a failed sync",
+    GreyNode: "a slow disk made a node grey",
+    Paused: "a process was paused",
+    WallClockJumped: "a wall clock jumped",
+    LinksCut: "links were cut",
+    Moved: "a client was redirected",
+    NoLeader: "a client was told that there is no leader",
+    TryAgain: "a client was told to try again",
+    BatchLost: "a batch lost its slot",
+    BatchUnknown: "a batch's fate could not be learned",
+    ClosedUnanswered: "a connection closed with requests under way",
+    ClientGaveUp: "a client gave up waiting",
+    Expired: "a key with a deadline was gone",
+    NotYetExpired: "a key with a deadline was there",
+}
+
+#[derive(Clone, Debug, Default)]
+pub struct Coverage {
+    counts: BTreeMap<Rare, u64>,
+}
+
+impl Coverage {
+    pub fn count(&mut self, rare: Rare) {
+        self.add(rare, 1);
+    }
+
+    pub fn add(&mut self, rare: Rare, n: u64) {
+        if n > 0 {
+            *self.counts.entry(rare).or_default() += n;
+        }
+    }
+
+    pub fn merge(&mut self, other: &Coverage) {
+        for (rare, n) in &other.counts {
+            self.add(*rare, *n);
+        }
+    }
+
+    pub fn of(&self, rare: Rare) -> u64 {
+        self.counts.get(&rare).copied().unwrap_or(0)
+    }
+
+    pub fn never(&self) -> Vec<Rare> {
+        Rare::ALL.iter().copied().filter(|rare| self.of(*rare) == 0).collect()
+    }
+
+    pub fn table(&self) -> String {
+        let line = |rare: &Rare| format!("{:>10}  {}\n", self.of(*rare), rare.text());
+        Rare::ALL.iter().map(line).collect()
+    }
+
+    pub fn note(&mut self, note: &Note) {
+        match note {
+            Note::Elected { adopted, noops, .. } => {
+                self.count(Rare::Elected);
+                self.add(Rare::Adopted, *adopted);
+                self.add(Rare::GapFilled, *noops);
+            }
+            Note::AnsweredBehind { .. } => self.count(Rare::AnsweredBehind),
+            _ => {}
+        }
+    }
+}

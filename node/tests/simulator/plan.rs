@@ -1,0 +1,137 @@
+//! The mix that a seed draws: what kind of cluster it is, and what happens to it.
+
+use config::{Behaviour, Election, Reads};
+use journal::Options;
+
+use super::chance::Chance;
+use super::{MS, SECOND};
+
+#[derive(Clone, Debug)]
+pub struct Plan {
+    pub nodes: u32,
+    pub behaviour: Behaviour,
+    pub options: Options,
+    /// What the disks tear.
+    pub block_bytes: usize,
+    /// Clocks run at different speeds.
+    pub drift: bool,
+    /// One wall clock is wrong by up to a year.
+    pub wild_wall_clock: bool,
+    pub faults_us: u64,
+    pub faults: Vec<Fault>,
+    pub fault_every_us: u64,
+    pub loss_ppm: u64,
+    pub duplicate_ppm: u64,
+    pub delay_us: (u64, u64),
+    pub in_order: bool,
+    /// Peers notice at once when a connection closes.
+    pub hints: bool,
+    pub sync_us: (u64, u64),
+    pub stall_ppm: u64,
+    /// For one job on a snapshot file.
+    pub file_us: (u64, u64),
+    pub clients: u32,
+    pub pipeline: u64,
+    pub think_us: u64,
+    /// A client hangs up after so long without an answer.
+    pub patience_us: u64,
+    pub keys: u64,
+    pub value_bytes: u64,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fault {
+    Kill,
+    PowerCut,
+    PowerCutLeader,
+    PowerCutAll,
+    CutInWrite,
+    CutInInstall,
+    Isolate,
+    IsolateLeader,
+    OneWay,
+    Split,
+    RandomLinks,
+    HealLinks,
+    Pause,
+    PauseLeader,
+    SuspendLeader,
+    WallClockJumps,
+    FullDisk,
+    FailSync,
+    RotJournal,
+    RotSnapshot,
+}
+
+const FAULTS: [Fault; 21] = [
+    Fault::Kill,
+    Fault::PowerCut,
+    Fault::PowerCutLeader,
+    Fault::PowerCutAll,
+    Fault::CutInWrite,
+    Fault::CutInInstall,
+    Fault::Isolate,
+    Fault::IsolateLeader,
+    Fault::IsolateLeader,
+    Fault::OneWay,
+    Fault::Split,
+    Fault::RandomLinks,
+    Fault::HealLinks,
+    Fault::Pause,
+    Fault::PauseLeader,
+    Fault::SuspendLeader,
+    Fault::WallClockJumps,
+    Fault::FullDisk,
+    Fault::FailSync,
+    Fault::RotJournal,
+    Fault::RotSnapshot,
+];
+
+impl Plan {
+    pub fn draw(chance: &mut Chance) -> Plan {
+        let segment_bytes = *chance.pick(&[16 << 10, 16 << 10, 64 << 10, 256 << 10]);
+        let nodes = *chance.pick(&[1, 2, 3, 3, 3, 3, 3, 4, 5, 5]);
+        Plan {
+            nodes,
+            behaviour: draw_behaviour(chance, segment_bytes),
+            options: Options {
+                segment_bytes,
+                reserve_bytes: segment_bytes,
+                group_bytes_max: 4 << 20,
+                keep_free_bytes: 0,
+            },
+            block_bytes: *chance.pick(&[512, 512, 4096]),
+            drift: chance.one_in(3),
+            wild_wall_clock: nodes >= 3 && chance.one_in(3),
+            faults_us: chance.between(1, 7) * SECOND,
+            faults: FAULTS.iter().copied().filter(|_| chance.one_in(2)).collect(),
+            fault_every_us: *chance.pick(&[50 * MS, 150 * MS, 500 * MS, 1_000 * MS]),
+            loss_ppm: *chance.pick(&[0, 0, 1_000, 20_000, 100_000]),
+            duplicate_ppm: *chance.pick(&[0, 0, 10_000, 100_000]),
+            delay_us: *chance.pick(&[(40, 120), (40, 3_000), (1_000, 20_000)]),
+            in_order: chance.one_in(2),
+            hints: chance.one_in(2),
+            sync_us: *chance.pick(&[(80, 200), (80, 5_000), (2_000, 25_000)]),
+            stall_ppm: *chance.pick(&[0, 0, 1_000, 5_000]),
+            file_us: *chance.pick(&[(50, 5_000), (1_000, 100_000)]),
+            clients: chance.between(1, 5) as u32,
+            pipeline: *chance.pick(&[1, 1, 2, 4]),
+            patience_us: *chance.pick(&[SECOND, 5 * SECOND, 15 * SECOND]),
+            think_us: *chance.pick(&[2 * MS, 10 * MS, 40 * MS]),
+            keys: chance.between(1, 4),
+            value_bytes: *chance.pick(&[0, 0, 0, 100, 100, 1_000, 1_000, 1_000, 60_000]),
+        }
+    }
+}
+
+fn draw_behaviour(chance: &mut Chance, segment_bytes: u64) -> Behaviour {
+    Behaviour {
+        election: if chance.one_in(5) { Election::HighestId } else { Election::Ballot },
+        reads: if chance.one_in(3) { Reads::Quorum } else { Reads::Lease },
+        window_slots: *chance.pick(&[1, 4, 256]),
+        snapshot_every_bytes: *chance.pick(&[4 << 10, 4 << 10, 20 << 10, 100 << 10, 1 << 30]),
+        segment_bytes,
+        priority: chance.below(2) as u32,
+        ..Behaviour::default()
+    }
+}
