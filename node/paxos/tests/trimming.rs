@@ -15,7 +15,11 @@ fn a_trim_after_a_restart_is_recorded() {
     let configuration = Configuration { members, store_version: 1, ..Configuration::default() };
     let ballot = Ballot { configuration: 0, round: 1, node: NodeId(2) };
     let accepted = |slot| Record::Accepted { slot: Slot(slot), ballot, value: Value::Noop };
-    let recovered = Recovered { snapshot_below: Slot(4), records: (1..=3).map(accepted).collect() };
+    let recovered = Recovered {
+        snapshot_below: Slot(4),
+        records: (1..=3).map(accepted).collect(),
+        granted_us: 0,
+    };
     let now = Now { mono_us: 0, wall_ms: 0 };
     let mut output = Output::default();
     let settings = Settings::new(id, 7, 7);

@@ -38,7 +38,7 @@ pub const SECOND: u64 = 1_000_000;
 
 const SEEDS_STANDARD: u64 = 200;
 /// A broken node must be found within so many seeds.
-const SEEDS_BROKEN: u64 = 60;
+const SEEDS_BROKEN: u64 = 400;
 /// Lines of the trace that a replay shows.
 const TRACE_LINES: usize = 300;
 
