@@ -5,6 +5,10 @@
 //! So a full node that has seen no leader for a while makes do: it takes part, in writes that do not
 //! grow, and looks again later whether somebody with space can take over.
 
+use paxos::{Now, Replica};
+
+use crate::syncer::SyncState;
+
 /// Nobody with space has taken over within this time: more than any election among them takes.
 const LEADERLESS_US: u64 = 1_500_000;
 /// For so long a full node takes part before it gives others the chance again.
@@ -17,6 +21,13 @@ pub struct Room {
 }
 
 impl Room {
+    /// Could this node accept now, as it tells its peers?
+    pub fn can_accept(&mut self, state: &SyncState, replica: &Replica, now: Now) -> bool {
+        let has_leader = replica.happy_with(now).is_some();
+        let makes_do = self.takes_part(now.mono_us, state.is_full(), has_leader);
+        state.can_accept(now.mono_us) || makes_do && state.can_write(now.mono_us)
+    }
+
     /// May this node take part now? `has_leader`: one that it is content with, itself included.
     pub fn takes_part(&mut self, now_us: u64, full: bool, has_leader: bool) -> bool {
         if !full {

@@ -187,9 +187,7 @@ impl Core {
     fn on_tick(&mut self) {
         let now = clock::now();
         let state = &self.syncer.state;
-        let has_leader = self.node.replica.happy_with(now).is_some();
-        let makes_do = self.room.takes_part(now.mono_us, state.is_full(), has_leader);
-        let can_accept = state.can_accept(now.mono_us) || makes_do && state.can_write(now.mono_us);
+        let can_accept = self.room.can_accept(state, &self.node.replica, now);
         self.node.set_can_accept(can_accept, state.is_full());
         self.node.tick(now);
         let journal_bytes = state.written_bytes.load(Relaxed);

@@ -17,6 +17,7 @@ use node::metrics::Metrics;
 use node::node::{Effects, Node};
 use node::recovery::{self, Origin, Start};
 use node::resp::{Limits, RequestParser};
+use node::room::Room;
 use node::snapshot::{Done, Files, Job, Jobs, PartSender, Snapshots};
 use node::syncer::{Append, Appender, Order, SyncState};
 use node::wire::{self, Frame, FrameDecoder, PeerFrame};
@@ -58,6 +59,7 @@ pub struct Process {
     pub node: Node,
     pub appender: Appender,
     pub state: SyncState,
+    room: Room,
     files: Files,
     jobs: Jobs,
     /// The next job on a snapshot file.
@@ -199,6 +201,7 @@ impl Machine {
         state.publish(&appender);
         self.process = Some(Process {
             nonce,
+            room: Room::default(),
             speaks_early: broken == Some(Broken::SpeaksBeforeSync),
             job: None,
             node,
@@ -333,7 +336,8 @@ impl Process {
 
     pub fn tick(&mut self, now: Now) {
         let state = &self.state;
-        self.node.set_can_accept(state.can_accept(now.mono_us), state.is_full());
+        let can_accept = self.room.can_accept(state, &self.node.replica, now);
+        self.node.set_can_accept(can_accept, state.is_full());
         self.node.tick(now);
         let journal_bytes = state.written_bytes.load(std::sync::atomic::Ordering::Relaxed);
         let trim = self.snapshots.tick(now, &mut self.node, &self.outbox, journal_bytes);

@@ -36,7 +36,7 @@ use simulation::{Outcome, Run, run};
 pub const MS: u64 = 1_000;
 pub const SECOND: u64 = 1_000_000;
 
-const SEEDS_STANDARD: u64 = 200;
+const SEEDS_STANDARD: u64 = 1_000;
 /// A broken node must be found within so many seeds.
 const SEEDS_BROKEN: u64 = 400;
 /// Lines of the trace that a replay shows.
