@@ -6,6 +6,7 @@
 //!   libraries resend writes by themselves when a connection closes; a checker that counts
 //!   increments cannot live with that. Ours follows `-MOVED`, which says "surely not done", and
 //!   never resends a command whose fate is unknown: that is recorded as [`Outcome::Unknown`].
+//!   [`once`] is the one that may send again, because its writes go through `ONCE`.
 //! * [`load`], [`ledger`], [`history`]: closed-loop clients, live counters, and two records of what
 //!   happened. The ledger is bounded and lives as long as the load; the history holds every
 //!   operation with its times and is meant for runs that are checked in full.
@@ -24,6 +25,7 @@ pub mod connection;
 pub mod history;
 pub mod ledger;
 pub mod load;
+pub mod once;
 pub mod resp;
 pub mod stats;
 pub mod verify;

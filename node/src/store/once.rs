@@ -162,7 +162,7 @@ impl Sessions {
         let fate = match kept {
             Some(kept) if kept.command == command => Fate::Known(load_reply(&kept.reply)),
             Some(_) => Fate::Known(Reply::error(format!(
-                "ERR number {number} of session {id} was another command, this one was not executed"
+                "ONCEOTHER number {number} of session {id} was another command, this one was not executed"
             ))),
             None if number == last + 1 => Fate::New,
             None if number <= last => Fate::Known(Reply::error(format!(
