@@ -6,7 +6,6 @@ use std::path::Path;
 const LAST: usize = 117;
 
 #[test]
-#[expect(clippy::print_stderr, reason = "what is not held yet is shown")]
 fn no_pitfall_is_without_its_test() {
     let root = Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("the workspace");
     let read = |path: &str| {
