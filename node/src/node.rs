@@ -539,16 +539,23 @@ impl Node {
         (self.first_unapplied, head, self.configuration().clone())
     }
 
-    /// The store and its slot after a snapshot was installed.
-    pub fn install(&mut self, now: Now, store: Store, below: Slot, configuration: Configuration) {
+    /// The store and its slot after a snapshot was installed. What is not needed any more is given
+    /// back: letting millions of records go takes longer than a turn may.
+    pub fn install(
+        &mut self,
+        now: Now,
+        store: Store,
+        below: Slot,
+        configuration: Configuration,
+    ) -> Store {
         // The log may have come as far by itself while the file was read.
         self.apply_pending(now);
         if below <= self.first_unapplied {
-            return;
+            return store;
         }
-        self.store = store;
         self.first_unapplied = below;
         self.replica.install(now, below, configuration, &mut self.output);
+        std::mem::replace(&mut self.store, store)
     }
 
     /// Applies what earlier events of this turn have made chosen: whoever speaks of the store and

@@ -350,7 +350,8 @@ impl Snapshots {
                 let took = self.install_time(now);
                 self.metrics.observe_snapshot(SnapshotKind::Install, took, true);
                 let Loaded { store, configuration, .. } = *loaded;
-                node.install(now, store, below, configuration);
+                let old = node.install(now, store, below, configuration);
+                self.worker.order(Job::Bury(Box::new(old)));
                 self.answer(from, below, total, links);
                 self.kept.insert(below, total);
                 self.forget_old();

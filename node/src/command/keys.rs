@@ -73,6 +73,10 @@ pub(super) fn flush<'a>(argv: &'a [&'a [u8]]) -> Result<Write<'a>, Reply> {
     }
 }
 
+/// COUNT is a hint: one call visits no more keys, however many are asked for, so that it holds up
+/// nobody else.
+const SCAN_COUNT_MAX: usize = 10_000;
+
 pub(super) fn scan<'a>(argv: &'a [&'a [u8]]) -> Result<Read<'a>, Reply> {
     let cursor = cursor(argv[1]).ok_or(Reply::error("ERR invalid cursor"))?;
     let mut scan = Scan { cursor, pattern: None, count: 10, strings: true };
@@ -84,7 +88,7 @@ pub(super) fn scan<'a>(argv: &'a [&'a [u8]]) -> Result<Read<'a>, Reply> {
             if count < 1 {
                 return Err(Reply::error(SYNTAX));
             }
-            scan.count = usize::try_from(count).unwrap_or(usize::MAX);
+            scan.count = usize::try_from(count).unwrap_or(usize::MAX).min(SCAN_COUNT_MAX);
         } else if option.eq_ignore_ascii_case(b"match") {
             scan.pattern = (*value != b"*").then_some(value);
         } else if option.eq_ignore_ascii_case(b"type") {

@@ -146,7 +146,7 @@ fn an_install_meets_chosen_slots_that_are_not_applied_yet() {
             .collect();
         let message = Message::Chosen { first: Slot::FIRST, values };
         node.received(NOW, Envelope { from: NodeId(1), to: NodeId(2), message });
-        node.install(NOW, Store::new(), Slot(below), configuration);
+        drop(node.install(NOW, Store::new(), Slot(below), configuration));
         let mut effects = Effects::default();
         node.turn(NOW, &mut effects);
         let first_unapplied = Slot(below.max(5));

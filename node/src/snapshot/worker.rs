@@ -11,14 +11,29 @@ use paxos::{Configuration, NodeId, Slot};
 use tokio::sync::Notify;
 
 use super::file::{self, Loaded, UNFINISHED, Unfinished, Writer};
-use crate::store::SnapshotHead;
+use crate::store::{SnapshotHead, Store};
 
 /// An order of the core.
 pub enum Job {
-    Begin { below: Slot, head: SnapshotHead, configuration: Configuration },
+    Begin {
+        below: Slot,
+        head: SnapshotHead,
+        configuration: Configuration,
+    },
     Chunk(Vec<u8>),
-    End { below: Slot, started_us: u64 },
-    Receive { from: NodeId, below: Slot, offset: u64, total: u64, bytes: Bytes },
+    End {
+        below: Slot,
+        started_us: u64,
+    },
+    /// Gives back its memory.
+    Bury(Box<Store>),
+    Receive {
+        from: NodeId,
+        below: Slot,
+        offset: u64,
+        total: u64,
+        bytes: Bytes,
+    },
 }
 
 /// What came of it.
@@ -154,6 +169,10 @@ impl Files {
                     Ok(bytes) => Done::Written { below, bytes, started_us },
                     Err(error) => Done::WriteFailed { below, error },
                 })
+            }
+            Job::Bury(store) => {
+                drop(store);
+                None
             }
             Job::Receive { from, below, offset, total, bytes } => {
                 match self.receive(from, below, offset, total, &bytes) {

@@ -72,6 +72,7 @@ pub(super) struct Keyspace {
     pub(super) touches: Touches,
     /// Cleared tables whose memory is yet to be given back.
     graveyard: Vec<HashSlot>,
+    old_deadlines: Vec<BTreeMap<(u64, KeyHash), u32>>,
 }
 
 impl Keyspace {
@@ -87,6 +88,7 @@ impl Keyspace {
             walk: None,
             touches: Touches::new(),
             graveyard: Vec::new(),
+            old_deadlines: Vec::new(),
         }
     }
 
@@ -228,7 +230,7 @@ impl Keyspace {
         self.sum = 0;
         self.len = 0;
         self.record_bytes = 0;
-        self.deadlines = BTreeMap::new();
+        self.old_deadlines.push(std::mem::take(&mut self.deadlines));
     }
 
     /// Every key that is there is touched; of a fuller hash slot also those that might be.
@@ -253,10 +255,17 @@ impl Keyspace {
     pub(super) fn reclaim(&mut self, records_max: usize) -> bool {
         let mut records = 0;
         while records < records_max {
+            if let Some(deadlines) = self.old_deadlines.last_mut() {
+                if deadlines.pop_first().is_none() {
+                    self.old_deadlines.pop();
+                }
+                records += 1;
+                continue;
+            }
             let Some(slot) = self.graveyard.pop() else { return false };
             records += slot.table.len() + 1;
         }
-        !self.graveyard.is_empty()
+        !(self.graveyard.is_empty() && self.old_deadlines.is_empty())
     }
 
     /// A record went from `before` to `after`; `None` for not being there.
