@@ -108,6 +108,7 @@ pub async fn run(config: NodeConfig, config_path: &Path, set_filter: SetFilter) 
     let (client, peer, http) = (config.listen.client, config.listen.peer, config.listen.http);
     tracing::info!(name = config.name, id = config.id, %client, %peer, %http, "node started");
     let users = users(&config)?;
+    let (name, data_dir) = (config.name.clone(), config.data_dir.clone());
     let core = Core::new(
         node, links, syncer, snapshots, metrics, published, config, identity, users, set_filter,
     );
@@ -126,6 +127,12 @@ pub async fn run(config: NodeConfig, config_path: &Path, set_filter: SetFilter) 
             Err(anyhow!(failure)
                 .context("the journal failed, and what the disk holds is not known"))
         }
+        Ended::Outvoted(contradiction) => Err(anyhow!(contradiction).context(format!(
+            "more than half of the members agree on a state that this node does not have: its memory, \
+             its disk or its program is at fault. Keep {} for whoever looks into it, and rebuild the \
+             node from its peers under a new id: paxosctl member replace {name}",
+            data_dir.display()
+        ))),
     }
 }
 

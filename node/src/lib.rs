@@ -2,6 +2,7 @@
 //! `main.rs` is the binary; everything else is here, so that tests can reach it.
 
 // The core: what a node does, without sockets and files.
+pub mod agreement;
 pub mod batch;
 pub mod clients;
 pub mod clock;

@@ -25,6 +25,7 @@ use paxos::{
 };
 use rand::{RngCore, SeedableRng, rngs::SmallRng};
 
+use crate::agreement::{Agreement, Contradiction, State};
 use crate::batch::BatchBuilder;
 use crate::clients::{Clients, Held, Request, Sequence, SessionId};
 use crate::clock::LogClock;
@@ -104,6 +105,8 @@ pub struct Counts {
     pub held_refused: u64,
     /// Microseconds from proposal to apply, and commands, of each own batch.
     pub committed: Vec<(u64, u32)>,
+    /// Microseconds that the apply of each slot took, where somebody measures.
+    pub applied_us: Vec<u64>,
 }
 
 pub struct Node {
@@ -135,8 +138,10 @@ pub struct Node {
     position: Position,
     /// The disk is full: writes that grow are refused.
     full: bool,
-    /// The newest states that were hashed.
-    hashes: VecDeque<(Slot, u128)>,
+    /// The newest states that were hashed, here and by the peers.
+    pub agreement: Agreement,
+    /// Microseconds, for how long an apply takes; `None` where nobody measures.
+    pub stopwatch: Option<fn() -> u64>,
 }
 
 /// A batch is closed at this size; what comes after waits for the next.
@@ -156,7 +161,6 @@ const MARK_INTERVAL_US: u64 = 10_000;
 const RECLAIM_RECORDS: usize = 1_024;
 /// Every node hashes its state after each multiple of this slot, and publishes the newest few.
 const HASH_EVERY_SLOTS: u64 = 64;
-const HASHES_MAX: usize = 64;
 
 impl Node {
     /// `output` is what recovery filled: the journal's chosen tail is applied here.
@@ -192,7 +196,8 @@ impl Node {
             deposed_us: 0,
             position: Position(0),
             full: false,
-            hashes: VecDeque::new(),
+            agreement: Agreement::default(),
+            stopwatch: None,
         };
         let applicable = std::mem::take(&mut node.output.applicable);
         node.apply(now, applicable);
@@ -212,6 +217,7 @@ impl Node {
     }
 
     pub fn connected(&mut self, now: Now, peer: NodeId) {
+        self.agreement.tell_again();
         self.replica.connected(now, peer, &mut self.output);
     }
 
@@ -518,7 +524,14 @@ impl Node {
 
     /// (slot, hash of the state behind it), newest last.
     pub fn state_hashes(&self) -> impl Iterator<Item = (Slot, u128)> + '_ {
-        self.hashes.iter().copied()
+        self.agreement.own()
+    }
+
+    /// What a peer says of its states. The answer is a contradiction that is new.
+    pub fn heard_states(&mut self, from: NodeId, states: Vec<State>) -> Option<Contradiction> {
+        self.agreement.hear(from, states);
+        let members: Vec<NodeId> = self.configuration().members.keys().copied().collect();
+        self.agreement.judge(self.replica.id(), &members)
     }
 
     /// Batches and reads that wait for the others.

@@ -298,8 +298,23 @@ impl Links {
             Ok(len) => len,
             Err(error) => return peer.refuse_to_send(&self.shared, "snapshot", &error),
         };
-        peer.send(&self.shared, Lane::Bulk, KINDS.len() - 1, len, |out| {
+        peer.send(&self.shared, Lane::Bulk, counters::SNAPSHOT, len, |out| {
             wire::put_snapshot(out, part, len);
+        })
+    }
+
+    /// Tells a peer what state this node is in.
+    pub fn send_states(&self, to: NodeId, states: &[(Slot, u128)]) -> Sent {
+        let peers = self.shared.peers.borrow();
+        let Some(peer) = peers.get(&to) else {
+            return Sent::Unconnected;
+        };
+        let len = match wire::states_frame_len(states.len()) {
+            Ok(len) => len,
+            Err(error) => return peer.refuse_to_send(&self.shared, "states", &error),
+        };
+        peer.send(&self.shared, Lane::Control, counters::STATES, len, |out| {
+            wire::put_states(out, states, len);
         })
     }
 

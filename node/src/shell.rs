@@ -90,6 +90,8 @@ pub enum Ended {
     Asked,
     /// The journal failed; the text says how.
     Disk(String),
+    /// The others agree on another state; the text says which.
+    Outvoted(String),
 }
 
 const TICK: Duration = Duration::from_millis(5);
@@ -112,6 +114,8 @@ impl Core {
         set_filter: SetFilter,
     ) -> Core {
         let chosen = node.replica.first_unchosen().0 - 1;
+        let mut node = node;
+        node.stopwatch = Some(|| clock::now().mono_us);
         let mut core = Core {
             node,
             links,
@@ -181,6 +185,24 @@ impl Core {
             PeerFrame::Snapshot(part) => {
                 self.snapshots.received(now, from, part, &mut self.node, &self.links);
             }
+            PeerFrame::States(states) => {
+                if let Some(contradiction) = self.node.heard_states(from, states) {
+                    tracing::error!(%contradiction, "the same log gave different states");
+                }
+                let mismatches = &self.metrics.state_hash_mismatches;
+                mismatches
+                    .inc_by(self.node.agreement.mismatches().saturating_sub(mismatches.get()));
+            }
+        }
+    }
+
+    fn tell_states(&mut self) {
+        let states = self.node.agreement.take_untold();
+        if states.is_empty() {
+            return;
+        }
+        for peer in self.node.configuration().members.keys().filter(|id| **id != self.identity.id) {
+            self.links.send_states(*peer, &states);
         }
     }
 
@@ -305,6 +327,9 @@ impl Core {
             self.metrics.commit_seconds.observe(us as f64 / 1e6);
             self.metrics.batch_commands.observe(f64::from(commands));
         }
+        for us in counts.applied_us.drain(..) {
+            self.metrics.apply_seconds.observe(us as f64 / 1e6);
+        }
         for finished in self.node.clients.take_finished() {
             self.metrics.requests(finished.op, finished.code).inc();
             self.metrics.request_seconds(finished.op).observe(finished.took_us as f64 / 1e6);
@@ -313,6 +338,7 @@ impl Core {
 
     fn publish(&mut self, now: Now) {
         self.next_publish_us = now.mono_us + PUBLISH_US;
+        self.tell_states();
         let connected = self.connections.len() as i64;
         self.metrics.client_connections.set(connected);
         self.metrics.client_inflight.set(self.node.pending_count() as i64);
@@ -374,6 +400,9 @@ pub async fn run(
         let mut core = shell.core.borrow_mut();
         if let Some(failure) = core.syncer.state.failure() {
             return Ended::Disk(failure);
+        }
+        if let Some(contradiction) = core.node.agreement.outvoted() {
+            return Ended::Outvoted(contradiction.to_string());
         }
         // Before time passes, what has already arrived is taken in: a node that was paused must not
         // blame the others for its own pause (PITFALLS 104).

@@ -56,6 +56,8 @@ pub use self::bytes::LIST_COUNT_MAX;
 
 const FRAME_HEAD_LEN: usize = 8;
 const BODY_HEAD_LEN: usize = 6;
+/// Slot and hash.
+const STATE_LEN: usize = 24;
 /// An empty receive buffer larger than this is given back.
 const KEEP_BYTES_MAX: usize = 4 * READ_BYTES;
 /// Room that is kept free in the receive buffer for the next read.
@@ -71,6 +73,7 @@ mod frame_kind {
     pub(super) const SNAPSHOT: u8 = 2;
     pub(super) const KEEP_ALIVE: u8 = 3;
     pub(super) const DURABLE: u8 = 4;
+    pub(super) const STATES: u8 = 5;
     pub(super) const HELLO: u8 = 16;
     pub(super) const WELCOME: u8 = 17;
     pub(super) const REFUSED: u8 = 18;
@@ -82,6 +85,8 @@ pub enum PeerFrame {
     Paxos(Message),
     /// Offers, chunks and acknowledgements of a snapshot; `snapshot.rs` knows what is inside.
     Snapshot(Bytes),
+    /// The hash of the sender's state behind each of these slots.
+    States(Vec<(Slot, u128)>),
 }
 
 /// One frame of a connection between nodes.
@@ -171,12 +176,34 @@ pub fn put_snapshot(out: &mut BytesMut, bytes: &[u8], len: usize) {
     put_frame(out, WIRE_VERSION, frame_kind::SNAPSHOT, len, |out| out.bytes(bytes));
 }
 
-/// Appends any frame. The two above are the hot path; this one serves all the rest.
+/// Length of the frame of so many states.
+pub fn states_frame_len(count: usize) -> Result<usize, WireError> {
+    if count > LIST_COUNT_MAX {
+        return Err(WireError::TooMany { what: "states", count });
+    }
+    check_frame_len(FRAME_HEAD_LEN + BODY_HEAD_LEN + 4 + STATE_LEN * count)
+}
+
+/// Appends the frame of states, whose length is `len` by [`states_frame_len`].
+pub fn put_states(out: &mut BytesMut, states: &[(Slot, u128)], len: usize) {
+    put_frame(out, WIRE_VERSION, frame_kind::STATES, len, |out| {
+        out.count(states.len());
+        for (slot, hash) in states {
+            out.u64(slot.0);
+            out.bytes(&hash.to_le_bytes());
+        }
+    });
+}
+
+/// Appends any frame. The ones above are for their senders; this one serves all the rest.
 pub fn put(out: &mut BytesMut, frame: &Frame) -> Result<(), WireError> {
     match frame {
         Frame::Peer(PeerFrame::Paxos(message)) => put_message(out, message, frame_len(message)?),
         Frame::Peer(PeerFrame::Snapshot(bytes)) => {
             put_snapshot(out, bytes, snapshot_frame_len(bytes)?);
+        }
+        Frame::Peer(PeerFrame::States(states)) => {
+            put_states(out, states, states_frame_len(states.len())?);
         }
         Frame::KeepAlive => put_frame(out, WIRE_VERSION, frame_kind::KEEP_ALIVE, 0, |_| {}),
         Frame::Durable { promised, last_slot } => {
@@ -329,6 +356,7 @@ fn decode_body(body: Bytes) -> Result<Frame, WireError> {
     let frame = match kind {
         frame_kind::PAXOS => Frame::Peer(PeerFrame::Paxos(message::message(&mut input)?)),
         frame_kind::SNAPSHOT => Frame::Peer(PeerFrame::Snapshot(input.rest())),
+        frame_kind::STATES => Frame::Peer(PeerFrame::States(states(&mut input)?)),
         frame_kind::KEEP_ALIVE => Frame::KeepAlive,
         frame_kind::DURABLE => Frame::Durable {
             promised: value::ballot(&mut input)?,
@@ -341,6 +369,17 @@ fn decode_body(body: Bytes) -> Result<Frame, WireError> {
     };
     input.end()?;
     Ok(frame)
+}
+
+fn states(input: &mut Input) -> Result<Vec<(Slot, u128)>, WireError> {
+    let count = input.count(STATE_LEN, "states")?;
+    let mut states = Vec::with_capacity(count);
+    for _ in 0..count {
+        let slot = value::slot(input, "slot of a state")?;
+        let (low, high) = (input.u64("hash of a state")?, input.u64("hash of a state")?);
+        states.push((slot, u128::from(high) << 64 | u128::from(low)));
+    }
+    Ok(states)
 }
 
 fn check_version(found: u8, oldest: u8, newest: u8) -> Result<(), WireError> {

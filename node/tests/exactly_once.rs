@@ -5,6 +5,7 @@
 mod cluster;
 
 use cluster::Cluster;
+use node::store::Applying;
 
 const YEAR_MS: i64 = 365 * 24 * 3_600_000;
 
@@ -260,4 +261,33 @@ fn expireat_follows_the_clocks_of_the_quorum() {
     assert!((50_000..=60_000).contains(&left_ms), "{left_ms}");
     cluster.wait(left_ms + 100);
     assert_eq!(cluster.ask(leader, client, "GET k"), "$-1");
+}
+
+/// The same log gives the same bytes, or the one that differs from the others learns of it.
+#[test]
+fn a_node_whose_state_was_altered_is_outvoted_by_the_others() {
+    let mut cluster = Cluster::new(3);
+    let leader = cluster.leader();
+    let client = cluster.client(leader);
+    let write = |cluster: &mut Cluster| {
+        for number in 0..150 {
+            cluster.ask(leader, client, &format!("SET k{number} v"));
+        }
+        cluster.wait(100);
+        cluster.exchange_states();
+    };
+    write(&mut cluster);
+    assert!(cluster.nodes.iter().all(|node| node.agreement.own().count() > 1));
+    assert!(cluster.nodes.iter().all(|node| node.agreement.mismatches() == 0));
+    let altered = (leader + 1) % 3;
+    let store = &mut cluster.nodes[altered].store;
+    let applying = Applying { slot: 1, time_ms: store.time_ms(), seed: 0 };
+    store.apply(applying, &[b"SET", b"altered", b"x"]);
+    write(&mut cluster);
+    // The last one to be heard may have come before the others' states were all there.
+    cluster.exchange_states();
+    for (place, node) in cluster.nodes.iter().enumerate() {
+        assert_eq!(node.agreement.outvoted().is_some(), place == altered, "node {}", place + 1);
+        assert!(node.agreement.mismatches() > 0 || place == altered);
+    }
 }

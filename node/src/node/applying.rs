@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use paxos::{BatchId, Now, Slot, Value};
 use rand::RngCore;
 
-use super::{HASH_EVERY_SLOTS, HASHES_MAX, Item, ItemKind, Node, VERDICT_US_MAX, WaitingRead};
+use super::{HASH_EVERY_SLOTS, Item, ItemKind, Node, VERDICT_US_MAX, WaitingRead};
 use crate::batch::Batch;
 use crate::clients::{Held, Session};
 use crate::resp::Reply;
@@ -25,12 +25,13 @@ impl Node {
                 self.first_unapplied
             );
             self.first_unapplied = slot.next();
+            let began_us = self.stopwatch.map(|now_us| now_us());
             self.apply_value(now, slot, value);
+            if let (Some(began_us), Some(now_us)) = (began_us, self.stopwatch) {
+                self.counts.applied_us.push(now_us().saturating_sub(began_us));
+            }
             if slot.0 % HASH_EVERY_SLOTS == 0 {
-                self.hashes.push_back((slot, self.store.state_hash()));
-                if self.hashes.len() > HASHES_MAX {
-                    self.hashes.pop_front();
-                }
+                self.agreement.add((slot, self.store.state_hash()));
             }
         }
     }

@@ -8,11 +8,16 @@ use paxos::Message;
 
 use crate::wire::PeerFrame;
 
-/// Kinds of [`Message`], and snapshot parts after them.
-pub const KINDS: [&str; Message::KINDS.len() + 1] = kinds();
+/// Kinds of [`Message`], and snapshot parts and states after them.
+pub const KINDS: [&str; Message::KINDS.len() + 2] = kinds();
 
-const fn kinds() -> [&'static str; Message::KINDS.len() + 1] {
-    let mut kinds = ["snapshot"; Message::KINDS.len() + 1];
+/// Positions in [`KINDS`].
+pub(super) const SNAPSHOT: usize = Message::KINDS.len();
+pub(super) const STATES: usize = SNAPSHOT + 1;
+
+const fn kinds() -> [&'static str; Message::KINDS.len() + 2] {
+    let mut kinds = ["snapshot"; Message::KINDS.len() + 2];
+    kinds[STATES] = "states";
     let mut index = 0;
     while index < Message::KINDS.len() {
         kinds[index] = Message::KINDS[index];
@@ -25,7 +30,8 @@ const fn kinds() -> [&'static str; Message::KINDS.len() + 1] {
 pub(super) fn kind_of(frame: &PeerFrame) -> usize {
     match frame {
         PeerFrame::Paxos(message) => crate::wire::kind_index(message),
-        PeerFrame::Snapshot(_) => KINDS.len() - 1,
+        PeerFrame::Snapshot(_) => SNAPSHOT,
+        PeerFrame::States(_) => STATES,
     }
 }
 

@@ -490,6 +490,8 @@ fn golden_frames_and_records() {
         frame(message.kind(), Frame::Peer(PeerFrame::Paxos(message)));
     }
     frame("snapshot", Frame::Peer(PeerFrame::Snapshot(Bytes::from_static(b"opaque"))));
+    let states = vec![(Slot(64), 1 << 100 | 7), (Slot(128), 9)];
+    frame("states", Frame::Peer(PeerFrame::States(states)));
     frame("keep_alive", Frame::KeepAlive);
     frame("durable", Frame::Durable { promised: ballot(7), last_slot: Slot(12) });
     frame("hello", Frame::Hello(hello()));

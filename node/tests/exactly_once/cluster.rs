@@ -232,6 +232,16 @@ impl Cluster {
         panic!("no reply to {lines}");
     }
 
+    /// What the shell does now and then: everybody hears of everybody's states.
+    pub(crate) fn exchange_states(&mut self) {
+        for from in 0..self.nodes.len() {
+            let states = self.nodes[from].agreement.take_untold();
+            for to in (0..self.nodes.len()).filter(|to| *to != from) {
+                self.nodes[to].heard_states(id_of(from), states.clone());
+            }
+        }
+    }
+
     /// Every node has applied the same, and has come to the same.
     #[track_caller]
     pub(crate) fn assert_equal(&mut self) {

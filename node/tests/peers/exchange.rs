@@ -181,6 +181,7 @@ fn heartbeats_do_not_queue_behind_bulk() {
                         PeerFrame::Paxos(Message::Ping) => break 'received,
                         PeerFrame::Snapshot(part) => long_bytes += part.len(),
                         PeerFrame::Paxos(_) => long_bytes += 4 * 2_000,
+                        PeerFrame::States(_) => panic!("nobody has sent states"),
                     }
                 }
             }
