@@ -256,7 +256,7 @@ fn checksum(length: u32, body: &[u8]) -> u32 {
 
 /// Bytes of a configuration, as snapshots keep it.
 pub fn put_configuration(out: &mut impl Out, configuration: &Configuration) {
-    out.u8(RECORD_VERSION);
+    out.u8(value::CONFIGURATION_VERSION);
     value::put_configuration(out, configuration);
 }
 
@@ -264,14 +264,15 @@ pub fn put_configuration(out: &mut impl Out, configuration: &Configuration) {
 pub fn decode_configuration(bytes: Bytes) -> Result<Configuration, WireError> {
     let mut input = Input::new(bytes);
     let found = input.u8("configuration version")?;
-    if found > RECORD_VERSION {
-        return Err(WireError::NewerVersion {
-            what: "configuration",
-            found,
-            newest: RECORD_VERSION,
-        });
+    let newest = value::CONFIGURATION_VERSION;
+    if found > newest {
+        return Err(WireError::NewerVersion { what: "configuration", found, newest });
     }
-    let configuration = value::configuration(&mut input)?;
+    let oldest = value::CONFIGURATION_VERSION_OLDEST;
+    if found < oldest {
+        return Err(WireError::OlderVersion { what: "configuration", found, oldest });
+    }
+    let configuration = value::configuration(&mut input, found)?;
     input.end()?;
     Ok(configuration)
 }

@@ -1,5 +1,6 @@
 //! The two orders that everything else stands on: ballots and slots.
 
+use std::cmp::Ordering;
 use std::fmt;
 
 /// The Paxos server id of one node. Given once in the inventory, never a position, never reused.
@@ -14,12 +15,12 @@ impl fmt::Display for NodeId {
 
 /// A ballot: "proposal number" in *Paxos Made Simple* (§2.2), unique and totally ordered.
 ///
-/// The order is by configuration, then round, then node: the derived `Ord` relies on the order of
-/// the fields. The configuration comes first so that a deposed leader of an older configuration
-/// can never outrank one of a newer configuration (DESIGN §3, stop sign).
+/// The order is by configuration, then round, then node. The configuration comes first so that a
+/// deposed leader of an older configuration can never outrank one of a newer configuration
+/// (DESIGN §3, stop sign).
 ///
 /// `Ballot::ZERO` is below every ballot that is ever used: "nothing promised yet".
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Ballot {
     pub configuration: u32,
     pub round: u64,
@@ -29,14 +30,31 @@ pub struct Ballot {
 impl Ballot {
     pub const ZERO: Ballot = Ballot { configuration: 0, round: 0, node: NodeId(0) };
 
-    /// The ballot that `node` begins in `configuration` when `highest` is the highest ballot that
-    /// it has seen anywhere: one round above, so that it is above `highest` and never used before.
+    /// The ballot that `node` begins in `configuration` when `highest` is the highest ballot of
+    /// this configuration or an older one that it has seen anywhere: one round above, so that it
+    /// is above `highest` and never used before.
     pub fn next(highest: Ballot, configuration: u32, node: NodeId) -> Ballot {
         let round = highest.round.checked_add(1).expect("ballot rounds are exhausted");
-        let ballot =
-            Ballot { configuration: configuration.max(highest.configuration), round, node };
+        let ballot = Ballot { configuration, round, node };
         assert!(ballot > highest, "the next ballot {ballot} is not above {highest}");
         ballot
+    }
+}
+
+impl Ord for Ballot {
+    fn cmp(&self, other: &Ballot) -> Ordering {
+        if mutant!(RoundBeforeConfiguration) {
+            let by_round = |ballot: &Ballot| (ballot.round, ballot.node, ballot.configuration);
+            return by_round(self).cmp(&by_round(other));
+        }
+        let key = |ballot: &Ballot| (ballot.configuration, ballot.round, ballot.node);
+        key(self).cmp(&key(other))
+    }
+}
+
+impl PartialOrd for Ballot {
+    fn partial_cmp(&self, other: &Ballot) -> Option<Ordering> {
+        Some(self.cmp(other))
     }
 }
 

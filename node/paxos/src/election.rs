@@ -10,7 +10,7 @@
 //!
 //! `HighestId` is the lecture's rule: who hears no higher id for two heartbeat intervals leads.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use crate::ballot::{Ballot, NodeId, Slot};
 use crate::configuration::Configuration;
@@ -209,6 +209,21 @@ impl Election {
     pub(crate) fn on_promised_other(&mut self, ballot: Ballot, now_us: u64) {
         self.followed = self.followed.filter(|followed| followed.ballot >= ballot);
         self.candidate_until_us = now_us + self.settings.timing.phase1_us;
+    }
+
+    /// A newer configuration rules: whoever led under the older one leads no more. If it is a voter
+    /// still (`stays`), it goes on in the new configuration, and is given the time for that.
+    pub(crate) fn on_configuration(
+        &mut self,
+        members: &BTreeSet<NodeId>,
+        stays: bool,
+        now_us: u64,
+    ) {
+        self.peers.retain(|node, _| members.contains(node));
+        self.followed = None;
+        if stays {
+            self.candidate_until_us = now_us + self.settings.timing.phase1_us;
+        }
     }
 
     /// The connection to `peer` has closed. If it was the leader, it counts as gone until it is
@@ -437,6 +452,8 @@ impl Election {
         // from leading who can.
         let heard_lately = |peer: &Peer| {
             peer.heartbeat.can_accept
+                // Nor one that has not learned yet that it is a voter.
+                && peer.heartbeat.first_unchosen > configuration.slot
                 && peer.received_us.is_some_and(|at| now_us.saturating_sub(at) < patience_us)
         };
         let higher = self

@@ -41,7 +41,9 @@ impl Value {
         match self {
             Value::Noop => 1,
             Value::Batch { payload, .. } => 17 + payload.len(),
-            Value::Configuration { configuration, .. } => 17 + 64 * configuration.members.len(),
+            Value::Configuration { configuration, .. } => {
+                17 + 64 * configuration.members.len() + 4 * configuration.removed.len()
+            }
         }
     }
 

@@ -72,10 +72,18 @@ mod broken {
         GrantBeforeDurable,
         ExemptsAnyNode,
         OutbidLeaderGoesOn,
+        RoundBeforeConfiguration,
+        LeaderOutlivesConfiguration,
+        CandidateOutlivesConfiguration,
+        EntriesAboveConfigurationKept,
+        ConfigurationAboveOpenSlots,
+        ValuesAboveConfiguration,
+        PhaseOneWithOldQuorum,
+        PromiseInUnknownConfiguration,
     }
 
     impl Mutant {
-        pub const ALL: [Mutant; 41] = [
+        pub const ALL: [Mutant; 49] = [
             Mutant::OneVariableForPromisedAndAccepted,
             Mutant::PromiseGoesBack,
             Mutant::PromiseOnlySlotsSeen,
@@ -117,6 +125,14 @@ mod broken {
             Mutant::GrantBeforeDurable,
             Mutant::ExemptsAnyNode,
             Mutant::OutbidLeaderGoesOn,
+            Mutant::RoundBeforeConfiguration,
+            Mutant::LeaderOutlivesConfiguration,
+            Mutant::CandidateOutlivesConfiguration,
+            Mutant::EntriesAboveConfigurationKept,
+            Mutant::ConfigurationAboveOpenSlots,
+            Mutant::ValuesAboveConfiguration,
+            Mutant::PhaseOneWithOldQuorum,
+            Mutant::PromiseInUnknownConfiguration,
         ];
     }
 

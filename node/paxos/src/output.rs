@@ -7,6 +7,7 @@
 //! The shell cannot send one too early, because it never holds one.
 
 use crate::ballot::{Ballot, NodeId, Slot};
+use crate::configuration::Configuration;
 use crate::message::{BatchId, Envelope, Message, Value};
 
 /// How many records a replica has asked to be written since it started. Positions are handed back
@@ -32,6 +33,9 @@ pub enum Record {
     /// Records of slots below may be gone: a synced snapshot covers them. Whoever asks about them
     /// is answered `Behind`, also after a restart from an older snapshot.
     TrimmedBelow(Slot),
+    /// This configuration is known chosen, and so is every slot up to its own. Written before any
+    /// promise in it.
+    Configuration(Configuration),
 }
 
 impl Record {
@@ -40,7 +44,10 @@ impl Record {
     pub fn slot(&self) -> Option<Slot> {
         match self {
             Record::Accepted { slot, .. } | Record::Chosen { slot, .. } => Some(*slot),
-            Record::Promised(_) | Record::ChosenRange { .. } | Record::TrimmedBelow(_) => None,
+            Record::Promised(_)
+            | Record::ChosenRange { .. }
+            | Record::TrimmedBelow(_)
+            | Record::Configuration(_) => None,
         }
     }
 }
@@ -79,6 +86,17 @@ pub enum Note {
     Released { ballot: Ballot, to: NodeId },
     /// Nobody has taken over within the bound: this node goes on.
     HandoverGivenUp { to: NodeId },
+    /// This configuration, chosen in `slot`, rules from here on.
+    ConfigurationKnown { number: u32, slot: Slot },
+    /// A new leader found a configuration among what was accepted. It finishes that slot, drops
+    /// what was reported above and begins again in the new configuration.
+    ConfigurationAdopted { number: u32, slot: Slot },
+    /// A newer configuration became known while this ballot waited for answers: they count no more.
+    TallyVoided { ballot: Ballot },
+    /// A ballot of a configuration that is not known here was not answered.
+    UnknownConfiguration { ballot: Ballot },
+    /// Configuration `number` lacks this node, and a quorum of it knows.
+    Removed { number: u32 },
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -127,6 +145,9 @@ pub struct Output {
     /// The wall clocks (milliseconds since 1970) from which a new leader's clock starts: set in
     /// the step in which this node becomes leader.
     pub leader_clock_ms: Option<u64>,
+    /// This node has been removed by the configuration of this number, and a quorum of the new
+    /// voters has that on disk: nobody needs it any more. Write that down, and stop.
+    pub tombstone: Option<u32>,
     pub notes: Vec<Note>,
 }
 

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 
 use crate::ballot::{Ballot, NodeId, Slot};
 use crate::configuration::Configuration;
-use crate::message::{Accepted, PromisedEntry, Value};
+use crate::message::{Accepted, BatchId, PromisedEntry, Value};
 use crate::quorum::Tally;
 use crate::settings::Limits;
 
@@ -26,6 +26,8 @@ pub(crate) struct Preparing {
     pub(crate) ballot: Ballot,
     /// The ballot whose leader has handed over to this node.
     pub(crate) release: Option<Ballot>,
+    /// Whose promises count: one ballot, one configuration.
+    pub(crate) configuration: Configuration,
     pub(crate) from_slot: Slot,
     pub(crate) started_us: u64,
     pub(crate) deadline_us: u64,
@@ -70,10 +72,17 @@ impl Answer {
 }
 
 impl Preparing {
-    pub(crate) fn new(ballot: Ballot, from_slot: Slot, now_us: u64, deadline_us: u64) -> Preparing {
+    pub(crate) fn new(
+        ballot: Ballot,
+        configuration: Configuration,
+        from_slot: Slot,
+        now_us: u64,
+        deadline_us: u64,
+    ) -> Preparing {
         Preparing {
             ballot,
             release: None,
+            configuration,
             from_slot,
             started_us: now_us,
             deadline_us,
@@ -117,12 +126,12 @@ impl Preparing {
     }
 
     /// Have enough acceptors answered in full?
-    pub(crate) fn reached(&self, configuration: &Configuration) -> bool {
+    pub(crate) fn reached(&self) -> bool {
         let mut tally = Tally::default();
         for node in self.answers.keys().filter(|node| self.has_answered(**node)) {
             tally.add(*node);
         }
-        tally.reached(configuration)
+        tally.reached(&self.configuration)
     }
 
     /// The value to adopt for a slot, if anybody reported one.
@@ -174,6 +183,16 @@ pub(crate) struct Handover {
     pub(crate) deadline_us: u64,
 }
 
+/// The stop sign: nothing is proposed above a new configuration before it is chosen, and it is
+/// proposed above nothing that is not.
+#[derive(Clone, Debug, Hash)]
+pub(crate) enum Stop {
+    /// The pipeline runs dry first.
+    Waiting { id: BatchId, configuration: Configuration },
+    /// It is in flight.
+    Proposed,
+}
+
 /// Phase 2.
 ///
 /// Invariants:
@@ -183,6 +202,10 @@ pub(crate) struct Handover {
 #[derive(Clone, Debug, Hash)]
 pub(crate) struct Leading {
     pub(crate) ballot: Ballot,
+    /// Whose votes count: one ballot, one configuration.
+    pub(crate) configuration: Configuration,
+    /// A change of the configuration is under way.
+    pub(crate) stop: Option<Stop>,
     pub(crate) next_slot: Slot,
     /// Acceptors may take as chosen what they hold below, under this ballot.
     pub(crate) hint: Slot,
@@ -209,9 +232,16 @@ impl Leading {
     /// Slots that stay in memory after they were chosen, to know who has them.
     const SETTLED_MAX: usize = 4096;
 
-    pub(crate) fn new(ballot: Ballot, first_slot: Slot, now_us: u64) -> Leading {
+    pub(crate) fn new(
+        ballot: Ballot,
+        configuration: Configuration,
+        first_slot: Slot,
+        now_us: u64,
+    ) -> Leading {
         Leading {
             ballot,
+            configuration,
+            stop: None,
             next_slot: first_slot,
             hint: first_slot,
             own_slot: first_slot,
@@ -226,6 +256,9 @@ impl Leading {
     /// A single batch may exceed the bytes of the window, or it could never be proposed.
     pub(crate) fn has_room_for(&self, bytes: usize, limits: Limits) -> bool {
         if self.handover.is_some() {
+            return false;
+        }
+        if self.stop.is_some() && !mutant!(ValuesAboveConfiguration) {
             return false;
         }
         let slots = self.next_slot.0 - self.hint.0;
@@ -253,22 +286,17 @@ impl Leading {
     }
 
     /// Counts an Accepted. True when it completes the slot's quorum.
-    pub(crate) fn on_accepted(
-        &mut self,
-        from: NodeId,
-        slot: Slot,
-        configuration: &Configuration,
-    ) -> bool {
+    pub(crate) fn on_accepted(&mut self, from: NodeId, slot: Slot) -> bool {
         if let Some(settled) = self.settled.get_mut(&slot) {
             settled.tally.add(from);
-            if configuration.members.keys().all(|member| settled.tally.contains(*member)) {
+            if self.configuration.members.keys().all(|member| settled.tally.contains(*member)) {
                 self.settled.remove(&slot);
             }
             return false;
         }
         let Some(proposal) = self.in_flight.get_mut(&slot) else { return false };
         proposal.tally.add(from);
-        let completes = !proposal.tallied && proposal.tally.reached(configuration);
+        let completes = !proposal.tallied && proposal.tally.reached(&self.configuration);
         proposal.tallied |= completes;
         completes
     }

@@ -13,6 +13,7 @@ mod doors;
 mod handover;
 mod learning;
 mod leasing;
+mod membership;
 mod proposing;
 mod reading;
 mod time;
@@ -31,6 +32,7 @@ use crate::lease::{Granter, Holder};
 use crate::message::{Accepted, BatchId, Envelope, Message, Value};
 use crate::output::{Deposed, Output, Position, ReadId, Record, Withheld};
 use crate::proposer::Proposer;
+use crate::quorum::Tally;
 use crate::reads::{Asker, Reads};
 use crate::settings::{Now, Settings};
 
@@ -117,18 +119,30 @@ pub struct Replica {
     asked_us: u64,
     /// The leader that the shell was told of last, so that it hears of changes only.
     noted_leader: Option<NodeId>,
+    /// The configuration before, once a change was seen.
+    former: Option<Configuration>,
+    /// Who was last asked for a configuration that this node does not know, and when.
+    asked_configuration: Option<(NodeId, u64)>,
+    /// When a removed node last told the others.
+    took_leave_us: u64,
+    /// Voters that have the configuration that removed this node on disk.
+    leave_known_to: Tally,
+    tombstone_reported: bool,
 }
 
 impl Replica {
     /// A replica as it was when its records were written: promises kept, accepted entries kept,
-    /// leading nothing. `configuration` is the one given by `format` (number 0) or by the snapshot.
+    /// leading nothing. `configuration` is the one given by `format` (number 0) or by the snapshot;
+    /// a newer one in the records rules.
     pub fn recover(
         settings: Settings,
-        configuration: Configuration,
+        mut configuration: Configuration,
         recovered: Recovered,
         now: Now,
         output: &mut Output,
     ) -> Replica {
+        let given = configuration.number;
+        let mut recorded = 0;
         let mut promised = Ballot::ZERO;
         let mut entries: BTreeMap<Slot, Entry> = BTreeMap::new();
         let mut first_kept = Slot::FIRST;
@@ -154,6 +168,12 @@ impl Replica {
                     }
                 }
                 Record::TrimmedBelow(below) => first_kept = first_kept.max(below),
+                Record::Configuration(known) => {
+                    recorded = recorded.max(known.number);
+                    if known.number > configuration.number {
+                        configuration = known;
+                    }
+                }
             }
         }
         let recorded_trimmed_below = first_kept;
@@ -196,7 +216,17 @@ impl Replica {
             advanced_us: now.mono_us,
             asked_us: now.mono_us,
             noted_leader: None,
+            former: None,
+            asked_configuration: None,
+            took_leave_us: now.mono_us,
+            leave_known_to: Tally::default(),
+            tombstone_reported: false,
         };
+        // The snapshot may have been synced before the journal was: should it turn out to be bad, the
+        // configuration is needed all the same.
+        if given > recorded {
+            replica.record(Record::Configuration(replica.configuration.clone()), output);
+        }
         replica.declare(now, output);
         replica.recorded_chosen_below = replica.learner.first_unchosen;
         replica
@@ -207,10 +237,11 @@ impl Replica {
         let Envelope { from, to, message } = envelope;
         assert!(to == self.settings.id, "a message for {to} reached {}", self.settings.id);
         // Peace, not safety: whoever is not a member is not answered.
-        if !self.configuration.contains(from) {
-            return;
+        if self.listens_to(from, &message) {
+            self.dispatch(now, from, message, output);
+        } else if self.configuration.removed.contains(&from) {
+            self.on_former_member(now, from, &message, output);
         }
-        self.dispatch(now, from, message, output);
         self.after_step(now, output);
     }
 
@@ -226,6 +257,7 @@ impl Replica {
         self.repeat(now, output);
         self.ask_again(now, output);
         self.ask_for_missing(now, output);
+        self.take_leave(now, output);
         let idle_us = now.mono_us.saturating_sub(self.recorded_chosen_us);
         if idle_us >= self.settings.timing.resend_us {
             self.record_chosen_below(now, output);
@@ -389,6 +421,7 @@ impl Replica {
         vec![
             Record::Promised(self.acceptor.promised()),
             Record::TrimmedBelow(self.recorded_trimmed_below),
+            Record::Configuration(self.configuration.clone()),
         ]
     }
 }

@@ -5,7 +5,10 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use paxos::{Record, Slot};
 
 use super::bytes::{Input, Out};
-use super::value::{ballot, put_ballot, put_value, slot, value};
+use super::value::{
+    CONFIGURATION_VERSION, ballot, configuration, put_ballot, put_configuration, put_value, slot,
+    value,
+};
 use super::{GROUP, WireError, check_group};
 
 /// Version of the records that this release writes.
@@ -20,6 +23,7 @@ const ACCEPTED: u8 = 2;
 const CHOSEN: u8 = 3;
 const CHOSEN_RANGE: u8 = 4;
 const TRIMMED_BELOW: u8 = 5;
+const CONFIGURATION: u8 = 6;
 
 pub fn encode_record(record: &Record, out: &mut impl Out) {
     out.u8(RECORD_VERSION);
@@ -48,6 +52,10 @@ pub fn encode_record(record: &Record, out: &mut impl Out) {
         Record::TrimmedBelow(Slot(below)) => {
             out.u8(TRIMMED_BELOW);
             out.u64(*below);
+        }
+        Record::Configuration(configuration) => {
+            out.u8(CONFIGURATION);
+            put_configuration(out, configuration);
         }
     }
 }
@@ -81,6 +89,7 @@ pub fn decode_record(bytes: Bytes) -> Result<Record, WireError> {
             below: slot(&mut input, "slot chosen below")?,
         },
         TRIMMED_BELOW => Record::TrimmedBelow(slot(&mut input, "slot trimmed below")?),
+        CONFIGURATION => Record::Configuration(configuration(&mut input, CONFIGURATION_VERSION)?),
         value => return Err(WireError::UnknownKind { what: "record", value }),
     };
     input.end()?;

@@ -1,6 +1,6 @@
 //! Ballots, slots, values and configurations: what both messages and records are made of.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use paxos::{Ballot, BatchId, Configuration, Member, NodeId, Role, Slot, Value};
 
@@ -9,7 +9,12 @@ use super::bytes::{Input, Out};
 
 const NOOP: u8 = 0;
 const BATCH: u8 = 1;
-const CONFIGURATION: u8 = 2;
+/// 2 was a configuration without its slot and the removed ids; nobody ever proposed one.
+const CONFIGURATION: u8 = 3;
+
+/// Version of a configuration that stands alone, as in a snapshot's head.
+pub(super) const CONFIGURATION_VERSION: u8 = 2;
+pub(super) const CONFIGURATION_VERSION_OLDEST: u8 = 1;
 
 const VOTER: u8 = 0;
 const LEARNER: u8 = 1;
@@ -57,9 +62,10 @@ pub(super) fn value(input: &mut Input) -> Result<Value, WireError> {
     match input.u8("value kind")? {
         NOOP => Ok(Value::Noop),
         BATCH => Ok(Value::Batch { id: batch_id(input)?, payload: input.blob("batch payload")? }),
-        CONFIGURATION => {
-            Ok(Value::Configuration { id: batch_id(input)?, configuration: configuration(input)? })
-        }
+        CONFIGURATION => Ok(Value::Configuration {
+            id: batch_id(input)?,
+            configuration: configuration(input, CONFIGURATION_VERSION)?,
+        }),
         value => Err(WireError::UnknownKind { what: "value", value }),
     }
 }
@@ -79,6 +85,11 @@ fn batch_id(input: &mut Input) -> Result<BatchId, WireError> {
 pub(super) fn put_configuration(out: &mut impl Out, configuration: &Configuration) {
     out.u32(configuration.number);
     out.u32(configuration.store_version);
+    out.u64(configuration.slot.0);
+    out.count(configuration.removed.len());
+    for id in &configuration.removed {
+        out.u32(id.0);
+    }
     out.count(configuration.members.len());
     for (id, member) in &configuration.members {
         out.u32(id.0);
@@ -95,9 +106,18 @@ pub(super) fn put_configuration(out: &mut impl Out, configuration: &Configuratio
     }
 }
 
-pub(super) fn configuration(input: &mut Input) -> Result<Configuration, WireError> {
+/// Version 1 knew neither the slot nor the removed ids: number 0, as `format` gave it.
+pub(super) fn configuration(input: &mut Input, version: u8) -> Result<Configuration, WireError> {
     let number = input.u32("configuration number")?;
     let store_version = input.u32("store version")?;
+    let mut slot = Slot::ZERO;
+    let mut removed = BTreeSet::new();
+    if version > 1 {
+        slot = Slot(input.u64("configuration slot")?);
+        for _ in 0..input.count(4, "removed members")? {
+            removed.insert(NodeId(input.u32("removed member")?));
+        }
+    }
     let count = input.count(MEMBER_LEN_MIN, "configuration members")?;
     let mut members = BTreeMap::new();
     for _ in 0..count {
@@ -120,5 +140,5 @@ pub(super) fn configuration(input: &mut Input) -> Result<Configuration, WireErro
             return Err(WireError::Duplicate { what: "configuration member", id: id.0 });
         }
     }
-    Ok(Configuration { number, members, store_version })
+    Ok(Configuration { number, slot, members, removed, store_version })
 }

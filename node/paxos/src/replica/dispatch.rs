@@ -16,6 +16,17 @@ impl Replica {
         message: Message,
         output: &mut Output,
     ) {
+        let lacks = match &message {
+            Message::Prepare { ballot, from_slot, .. } => Some((*ballot, *from_slot)),
+            Message::Accept { ballot, hint, .. } => Some((*ballot, *hint)),
+            Message::Confirm { ballot, .. } => Some((*ballot, self.learner.first_unchosen)),
+            _ => None,
+        };
+        if let Some((ballot, sender_lacks)) = lacks
+            && self.turn_away(now, from, ballot, sender_lacks, output)
+        {
+            return;
+        }
         match message {
             // Phase 1a. Promise all slots from there on, and tell what was accepted there.
             // A lease that was granted to another leader comes first.
@@ -43,6 +54,9 @@ impl Replica {
                     self.outbid(now, output);
                 } else if self.own_ballot() == Some(ballot) {
                     self.end_ballot(now, Deposed::Nacked, output);
+                }
+                if promised.configuration > self.configuration.number {
+                    self.ask_for_configuration(now, from, output);
                 }
             }
             // We ask about slots that the peer has trimmed: learn them first. A peer that knows no
@@ -75,6 +89,8 @@ impl Replica {
             Message::Learned { first_unchosen } => {
                 self.peer_knows(from, first_unchosen);
                 self.bring_up_to_date(now, from, output);
+                self.go_on_sending(now, from, output);
+                self.on_leave_known(now, from, first_unchosen, output);
             }
             // The peer lacks what we may have.
             Message::CatchUp { first_unchosen } => {
@@ -176,12 +192,16 @@ impl Replica {
         }
         self.declare(now, output);
         let Proposer::Preparing(preparing) = &mut self.proposer else { return };
+        // Among what was known chosen there may have been a newer configuration.
+        if preparing.ballot != ballot {
+            return;
+        }
         let acceptor = &self.acceptor;
         preparing.on_promise(from, covers, entries, wall_ms, |slot, ballot| {
             let entry = acceptor.entry(slot)?;
             (entry.accepted == Accepted::Under(ballot)).then(|| entry.value.clone())
         });
-        if preparing.reached(&self.configuration) {
+        if preparing.reached() {
             self.become_leader(now, output);
         }
     }
@@ -256,7 +276,7 @@ impl Replica {
             return;
         }
         self.reads.on_accepted(from, slot);
-        if !leading.on_accepted(from, slot, &self.configuration) {
+        if !leading.on_accepted(from, slot) {
             return;
         }
         while let Some((slot, phase2_us)) = leading.settle_next(now.mono_us) {
@@ -270,10 +290,11 @@ impl Replica {
         &mut self,
         now: Now,
         from: NodeId,
-        heartbeat: Heartbeat,
+        mut heartbeat: Heartbeat,
         output: &mut Output,
     ) {
         self.see(heartbeat.promised);
+        self.tell_straggler(now, from, &mut heartbeat, output);
         let (leading, hint, promised) = (heartbeat.leading, heartbeat.hint, heartbeat.promised);
         let (asks_grant, sequence) = (heartbeat.asks_grant, heartbeat.sequence);
         self.election.on_heartbeat(from, heartbeat, now.mono_us);
@@ -289,6 +310,9 @@ impl Replica {
         // it rather than lead without that voter until the next one fails too.
         if self.leading().is_some_and(|ballot| promised > ballot) {
             self.outbid(now, output);
+        }
+        if promised.configuration > self.configuration.number {
+            self.ask_for_configuration(now, from, output);
         }
         self.bring_up_to_date(now, from, output);
         self.consider(now, output);

@@ -26,6 +26,7 @@ impl Replica {
         }
         self.start_read_round(now, output);
         self.serve_asked(output);
+        self.propose_configuration(now, output);
         if !output.records.is_empty() {
             self.record_chosen_below(now, output);
         }
@@ -130,8 +131,12 @@ impl Replica {
         }
     }
 
+    /// The next own ballot has to be above this one. One of a configuration that this node does not
+    /// know is above all that it can begin: it learns that configuration first.
     pub(super) fn see(&mut self, ballot: Ballot) {
-        self.highest_seen = self.highest_seen.max(ballot);
+        if ballot.configuration <= self.configuration.number {
+            self.highest_seen = self.highest_seen.max(ballot);
+        }
     }
 
     pub(super) fn own_ballot(&self) -> Option<Ballot> {

@@ -3,7 +3,6 @@
 use super::Replica;
 use crate::acceptor::Learned;
 use crate::ballot::{Ballot, NodeId, Slot};
-use crate::configuration::Configuration;
 use crate::message::{Message, Value};
 use crate::output::{Deposed, Note, Output, Record};
 use crate::proposer::{Delivery, Proposer};
@@ -41,24 +40,16 @@ impl Replica {
             self.advanced_us = now.mono_us;
             output.lost.extend(declared.lost);
             if let Value::Configuration { configuration, .. } = &declared.value {
+                assert!(
+                    configuration.slot == declared.slot,
+                    "a configuration made for slot {} is chosen in slot {}",
+                    configuration.slot,
+                    declared.slot
+                );
                 self.adopt_configuration(now, configuration.clone(), output);
             }
             output.applicable.push((declared.slot, declared.value));
         }
-    }
-
-    /// A newer configuration rules from here on: every ballot of the older one is over.
-    pub(super) fn adopt_configuration(
-        &mut self,
-        now: Now,
-        configuration: Configuration,
-        output: &mut Output,
-    ) {
-        if configuration.number <= self.configuration.number {
-            return;
-        }
-        self.configuration = configuration;
-        self.end_ballot(now, Deposed::NewConfiguration, output);
     }
 
     // ---- bringing others up to date -----------------------------------------------------------
@@ -89,6 +80,14 @@ impl Replica {
         }
         let resend_us = self.settings.timing.resend_us;
         if leading.delivery(peer, slot, now.mono_us, resend_us) == Delivery::Needed {
+            self.send_missing(now, peer, output);
+        }
+    }
+
+    /// A peer that has asked this node, though it does not lead, gets all that it lacks.
+    pub(super) fn go_on_sending(&mut self, now: Now, peer: NodeId, output: &mut Output) {
+        let asked = self.election.peers.get(&peer).is_some_and(|peer| peer.sent_chosen.is_some());
+        if asked && self.leading().is_none() {
             self.send_missing(now, peer, output);
         }
     }

@@ -4,7 +4,7 @@ use super::Replica;
 use crate::ballot::{Ballot, Slot};
 use crate::message::{Accepted, Message, Value};
 use crate::output::{Deposed, Note, Output};
-use crate::proposer::{Leading, Preparing, Proposer};
+use crate::proposer::{Leading, Preparing, Proposer, Stop};
 use crate::settings::Now;
 
 impl Replica {
@@ -26,6 +26,10 @@ impl Replica {
         if from_slot < self.acceptor.first_kept() {
             return;
         }
+        // Nor does a ballot of this configuration count in slots that an older one rules.
+        if from_slot <= self.configuration.slot {
+            return;
+        }
         let ballot = Ballot::next(self.highest_seen, self.configuration.number, own);
         if let Some(released) = release {
             self.granter.release(released);
@@ -38,7 +42,14 @@ impl Replica {
         }
         self.see(ballot);
         let deadline_us = now.mono_us + self.election.phase1_us();
-        let mut preparing = Preparing::new(ballot, from_slot, now.mono_us, deadline_us);
+        let mut configuration = self.configuration.clone();
+        if mutant!(PhaseOneWithOldQuorum)
+            && let Some(former) = &self.former
+        {
+            configuration = former.clone();
+        }
+        let mut preparing =
+            Preparing::new(ballot, configuration, from_slot, now.mono_us, deadline_us);
         preparing.release = release;
         self.proposer = Proposer::Preparing(preparing);
         output.notes.push(Note::Preparing { ballot });
@@ -68,7 +79,11 @@ impl Replica {
         let reported =
             [preparing.last_slot(), self.acceptor.last_slot(), self.learner.last_own_slot()];
         let end = reported.into_iter().flatten().max().map_or(first, Slot::next).max(first);
-        let mut leading = Leading::new(ballot, first, now.mono_us);
+        let configuration = match mutant!(PhaseOneWithOldQuorum) {
+            true => self.configuration.clone(),
+            false => preparing.configuration.clone(),
+        };
+        let mut leading = Leading::new(ballot, configuration, first, now.mono_us);
         leading.own_slot = end;
         self.proposer = Proposer::Leading(leading);
         self.election.on_elected(now.mono_us);
@@ -76,6 +91,7 @@ impl Replica {
         self.released = None;
         let (mut adopted, mut noops) = (0, 0);
         let mut again: Option<Value> = None;
+        let mut stopped = None;
         for slot in first.until(end) {
             // A slot above the first unchosen one may be known chosen already. It is proposed all
             // the same, with that value, so that this ballot tallies it and may hint it.
@@ -96,14 +112,42 @@ impl Replica {
             if mutant!(BatchInTwoSlots) && again.is_none() {
                 again = value.clone();
             }
+            let stop = match &value {
+                Some(Value::Configuration { configuration, .. }) => Some(configuration.number),
+                _ => None,
+            };
             self.propose_value(now, value.unwrap_or(Value::Noop), output);
+            if let Some(number) = stop
+                && number > self.configuration.number
+                && !mutant!(EntriesAboveConfigurationKept)
+            {
+                stopped = Some((number, slot));
+                break;
+            }
         }
-        self.propose_value(now, again.unwrap_or(Value::Noop), output);
+        if let Some((number, slot)) = stopped {
+            self.stop_at(number, slot, output);
+        } else {
+            self.propose_value(now, again.unwrap_or(Value::Noop), output);
+        }
         output.leader_clock_ms = Some(preparing.wall_ms_median());
         let phase1_us = now.mono_us.saturating_sub(preparing.started_us);
         output.notes.push(Note::Elected { ballot, adopted, noops, phase1_us });
         self.note_leader(output);
         self.send_heartbeats(now, output);
+    }
+
+    /// Configuration `number`, adopted in `slot`, ends this reign: nothing is proposed above it.
+    fn stop_at(&mut self, number: u32, slot: Slot, output: &mut Output) {
+        assert!(
+            number == self.configuration.number + 1,
+            "slot {slot} holds configuration {number}, made for another one than {}",
+            self.configuration.number
+        );
+        if let Proposer::Leading(leading) = &mut self.proposer {
+            leading.stop = Some(Stop::Proposed);
+        }
+        output.notes.push(Note::ConfigurationAdopted { number, slot });
     }
 
     /// Phase 2a for the next slot, to everybody at once; the own acceptor's record is written in
@@ -127,6 +171,11 @@ impl Replica {
     pub(super) fn end_ballot(&mut self, now: Now, reason: Deposed, output: &mut Output) {
         let Some(ballot) = self.own_ballot() else { return };
         let led = self.leading().is_some();
+        if let Proposer::Leading(Leading { stop: Some(Stop::Waiting { id, .. }), .. }) =
+            &self.proposer
+        {
+            output.lost.push(*id);
+        }
         self.proposer = Proposer::Following;
         self.holder.end();
         // Messages of this ballot that still wait for a sync would be spoken by a leader that is
@@ -142,7 +191,8 @@ impl Replica {
         output.notes.push(Note::Deposed { ballot, led, reason });
         self.note_leader(output);
         // Whoever has handed over leaves the others in their belief until the next one leads.
-        if led && reason != Deposed::HandedOver {
+        // After a change nobody is to take over from a leader that is about to go on.
+        if led && !matches!(reason, Deposed::HandedOver | Deposed::NewConfiguration) {
             self.send_heartbeats(now, output);
         }
     }

@@ -82,6 +82,9 @@ impl Replica {
     }
 
     pub(super) fn send_heartbeats(&mut self, now: Now, output: &mut Output) {
+        if self.is_removed() {
+            return;
+        }
         let sequence = self.election.next_sequence(now.mono_us);
         for peer in self.others() {
             let message = self.heartbeat(peer, sequence, now);
@@ -122,7 +125,8 @@ impl Replica {
             happy_with,
             // A torn log (restored from an older snapshot, trimmed above it) has to heal first.
             can_accept: self.election.can_accept
-                && self.learner.first_unchosen >= self.acceptor.first_kept(),
+                && self.learner.first_unchosen >= self.acceptor.first_kept()
+                && self.learner.first_unchosen > self.configuration.slot,
             quorum_connected,
             connected: self.election.connected(now.mono_us).map(|(node, _)| node).collect(),
             first_unchosen: self.learner.first_unchosen,

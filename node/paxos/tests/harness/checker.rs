@@ -13,12 +13,16 @@
 //!   order, once.
 //! - A ballot is begun by one process only, and elects once.
 //! - A batch is proposed in one slot; acknowledged means chosen; lost means never chosen.
+//! - A ballot counts in no slot that another configuration rules; a configuration is proposed above
+//!   nothing open and has nothing above it; nobody promises in one that its disk does not know; who
+//!   is removed goes only once a quorum can do without it.
 //! - A read misses nothing that was acknowledged, or read, before it began.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use paxos::{
-    Accepted, Ballot, BatchId, Heartbeat, Message, NodeId, Note, PromisedEntry, Record, Slot, Value,
+    Accepted, Ballot, BatchId, Configuration, Heartbeat, Message, NodeId, Note, PromisedEntry,
+    Record, Slot, Value,
 };
 
 use super::describe;
@@ -28,6 +32,8 @@ use super::describe;
 pub struct Book {
     pub promised: Ballot,
     pub entries: BTreeMap<Slot, (Accepted, Value)>,
+    /// The newest configuration that it knows.
+    pub configuration: u32,
 }
 
 #[derive(Clone, Debug)]
@@ -36,6 +42,8 @@ struct Facts {
     durable: Book,
     /// Everything below is covered by a synced snapshot.
     snapshot_below: Slot,
+    /// The configuration in it.
+    snapshot_configuration: u32,
     /// Highest ballot in a Promise that has left.
     spoken: Ballot,
     applied_below: Slot,
@@ -43,8 +51,10 @@ struct Facts {
 
 #[derive(Debug)]
 pub struct Checker {
-    quorum_size: usize,
-    voters: BTreeSet<NodeId>,
+    /// By number: those that are chosen, the one given by `format` first.
+    configurations: Vec<Configuration>,
+    /// In which slot each ballot has proposed a configuration.
+    stops: BTreeMap<Ballot, Slot>,
     proposed: BTreeMap<(Slot, Ballot), Value>,
     slot_of: BTreeMap<BatchId, Slot>,
     /// Whose disk has held it; learners are in here too, but count for nothing.
@@ -66,21 +76,18 @@ pub struct Checker {
 }
 
 impl Checker {
-    pub fn new(
-        voters: impl Iterator<Item = NodeId>,
-        everybody: impl Iterator<Item = NodeId>,
-    ) -> Checker {
-        let voters: BTreeSet<NodeId> = voters.collect();
+    pub fn new(configuration: Configuration, everybody: impl Iterator<Item = NodeId>) -> Checker {
         let fresh = Facts {
             written: Book::default(),
             durable: Book::default(),
             snapshot_below: Slot::FIRST,
+            snapshot_configuration: 0,
             spoken: Ballot::ZERO,
             applied_below: Slot::FIRST,
         };
         Checker {
-            quorum_size: voters.len() / 2 + 1,
-            voters,
+            configurations: vec![configuration],
+            stops: BTreeMap::new(),
             proposed: BTreeMap::new(),
             slot_of: BTreeMap::new(),
             votes: BTreeMap::new(),
@@ -140,6 +147,15 @@ impl Checker {
                 }
                 Record::Chosen { slot, value } => self.told_chosen(node, *slot, value),
                 Record::ChosenRange { from, below } => self.written_range(node, *from, *below),
+                Record::Configuration(configuration) => {
+                    let known = self.configurations.get(configuration.number as usize);
+                    if known != Some(configuration) {
+                        let number = configuration.number;
+                        self.fail(format!(
+                            "{node} knows a configuration {number} that is not chosen"
+                        ));
+                    }
+                }
                 Record::TrimmedBelow(below) => {
                     let snapshot_below = self.facts(node).snapshot_below;
                     if *below > snapshot_below {
@@ -189,6 +205,7 @@ impl Checker {
             return;
         }
         self.proposed.insert((slot, ballot), value.clone());
+        self.check_stop(slot, ballot, value);
         if let Some(id) = value.batch_id() {
             let first = *self.slot_of.entry(id).or_insert(slot);
             if first != slot {
@@ -235,26 +252,95 @@ impl Checker {
     }
 
     fn vote(&mut self, node: NodeId, slot: Slot, ballot: Ballot, value: &Value) {
-        let votes = self.votes.entry((slot, ballot)).or_default();
-        votes.insert(node);
-        if votes.intersection(&self.voters).count() < self.quorum_size {
-            return;
+        self.votes.entry((slot, ballot)).or_default().insert(node);
+        self.choose();
+        if let Some(chosen) = self.chosen.get(&slot)
+            && chosen != value
+            && self.is_quorum(slot, ballot)
+        {
+            let (chosen, value) = (describe::value(chosen), describe::value(value));
+            self.fail(format!("slot {slot}: {chosen} was chosen, now {value} is, under {ballot}"));
         }
-        match self.chosen.get(&slot) {
-            None => {
-                self.chosen.insert(slot, value.clone());
-            }
-            Some(chosen) if chosen == value => {}
-            Some(chosen) => {
-                let (chosen, value) = (describe::value(chosen), describe::value(value));
-                self.fail(format!(
-                    "slot {slot}: {chosen} was chosen, now {value} is, under {ballot}"
-                ));
-            }
+        if !self.chosen.contains_key(&slot) || !self.is_quorum(slot, ballot) {
+            return;
         }
         if value.batch_id().is_some_and(|id| self.lost.contains(&id)) {
             let value = describe::value(value);
             self.fail(format!("batch {value} was reported lost and is chosen now, in slot {slot}"));
+        }
+    }
+
+    /// The configuration that rules `slot`, given that all below is chosen.
+    fn ruling(&self, slot: Slot) -> &Configuration {
+        let rules = |configuration: &&Configuration| configuration.slot < slot;
+        self.configurations.iter().rev().find(rules).expect("number 0 rules from the start")
+    }
+
+    /// A ballot counts only in slots that its configuration rules, and only its voters count.
+    fn is_quorum(&self, slot: Slot, ballot: Ballot) -> bool {
+        let ruling = self.ruling(slot);
+        let votes = self.votes.get(&(slot, ballot));
+        let count = votes.map_or(0, |votes| votes.iter().filter(|n| ruling.is_voter(**n)).count());
+        ballot.configuration == ruling.number && count >= ruling.quorum_size()
+    }
+
+    /// Chosen in order: which configuration rules a slot is known only when all below is chosen.
+    fn choose(&mut self) {
+        loop {
+            let slot = self.last_chosen().next();
+            let mut votes = self.votes.range((slot, Ballot::ZERO)..(slot.next(), Ballot::ZERO));
+            let found = votes.find(|((_, ballot), _)| self.is_quorum(slot, *ballot));
+            let Some((&(_, ballot), _)) = found else { return };
+            let value = self.proposed[&(slot, ballot)].clone();
+            if let Value::Configuration { configuration, .. } = &value {
+                if configuration.number as usize != self.configurations.len()
+                    || configuration.slot != slot
+                {
+                    let number = configuration.number;
+                    self.fail(format!("slot {slot}: configuration {number} has the wrong base"));
+                }
+                self.configurations.push(configuration.clone());
+            }
+            self.chosen.insert(slot, value);
+        }
+    }
+
+    /// The stop sign: a configuration is proposed above nothing that is open, and nothing above it.
+    fn check_stop(&mut self, slot: Slot, ballot: Ballot, value: &Value) {
+        let stop = self.stops.get(&ballot).copied();
+        if let Some(stop) = stop.filter(|stop| slot > *stop) {
+            self.fail(format!(
+                "{ballot} proposes in slot {slot}, above its new configuration in slot {stop}"
+            ));
+        }
+        if matches!(value, Value::Configuration { .. }) {
+            self.stops.insert(ballot, slot);
+            let last = self.last_chosen();
+            if slot > last.next() {
+                self.fail(format!(
+                    "{ballot} proposes a configuration in slot {slot}, chosen is all up to {last}"
+                ));
+            }
+        }
+    }
+
+    /// The newest configuration that is chosen.
+    pub fn configuration(&self) -> &Configuration {
+        self.configurations.last().expect("number 0 is there from the start")
+    }
+
+    /// `node` says that configuration `number` can do without it.
+    pub fn removed(&mut self, node: NodeId, number: u32) {
+        let Some(configuration) = self.configurations.get(number as usize) else {
+            return self
+                .fail(format!("{node} goes by configuration {number}, which is not chosen"));
+        };
+        let knows = |voter: &NodeId| self.facts[voter].configuration() >= number;
+        let known = configuration.voters().filter(knows).count();
+        if configuration.contains(node) || known < configuration.quorum_size() {
+            self.fail(format!(
+                "{node} goes, only {known} voters of configuration {number} know that it may"
+            ));
         }
     }
 
@@ -266,14 +352,17 @@ impl Checker {
     }
 
     /// A snapshot of `node` that covers all below is synced.
-    pub fn snapshot_synced(&mut self, node: NodeId, below: Slot) {
+    pub fn snapshot_synced(&mut self, node: NodeId, below: Slot, configuration: u32) {
         let facts = self.facts(node);
+        facts.snapshot_configuration = facts.snapshot_configuration.max(configuration);
         facts.snapshot_below = facts.snapshot_below.max(below);
     }
 
     /// The newest snapshot of `node` is unreadable: the one that covers all below `below` is left.
-    pub fn snapshot_spoiled(&mut self, node: NodeId, below: Slot) {
-        self.facts(node).snapshot_below = below;
+    pub fn snapshot_spoiled(&mut self, node: NodeId, below: Slot, configuration: u32) {
+        let facts = self.facts(node);
+        facts.snapshot_below = below;
+        facts.snapshot_configuration = configuration;
     }
 
     /// A snapshot was loaded into the running store.
@@ -362,6 +451,12 @@ impl Checker {
             return;
         }
         facts.spoken = ballot;
+        let known = facts.configuration();
+        if ballot.configuration > known {
+            self.fail(format!("{from} promises {ballot}, its disk knows configuration {known}"));
+            return;
+        }
+        let facts = self.facts(from);
         let to_slot = to_slot.unwrap_or(Slot(u64::MAX));
         let mut listed = entries.iter().map(|entry| (entry.slot, entry.accepted));
         let listed: BTreeMap<Slot, Accepted> = listed.by_ref().collect();
@@ -462,6 +557,9 @@ impl Checker {
     pub fn lost(&mut self, id: BatchId) {
         self.lost.insert(id);
         let slot = self.slot_of.get(&id).copied();
+        if slot.is_none() {
+            return; // A change that was never proposed.
+        }
         let chosen = slot.and_then(|slot| self.chosen.get(&slot));
         if chosen.is_none_or(|chosen| chosen.batch_id() == Some(id)) {
             self.fail(format!("a batch proposed in slot {slot:?} is called lost before it is"));
@@ -503,6 +601,13 @@ impl Checker {
     }
 }
 
+impl Facts {
+    /// The newest configuration that its disk knows.
+    fn configuration(&self) -> u32 {
+        self.durable.configuration.max(self.snapshot_configuration)
+    }
+}
+
 impl Book {
     fn apply(&mut self, record: &Record) {
         match record {
@@ -516,6 +621,9 @@ impl Book {
             }
             // What was accepted below stays in this book: a promise must not come from a trimmed log.
             Record::ChosenRange { .. } | Record::TrimmedBelow(_) => {}
+            Record::Configuration(configuration) => {
+                self.configuration = self.configuration.max(configuration.number);
+            }
         }
     }
 }

@@ -8,8 +8,9 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use paxos::{
-    Ballot, BatchId, Configuration, Envelope, HandoverRefusal, Member, Message, NodeId, Note, Now,
-    Output, ReadId, Record, Recovered, Refusal, Replica, Role, Settings, Slot, Value,
+    Ballot, BatchId, Change, ChangeRefusal, Configuration, Deposed, Envelope, HandoverRefusal,
+    Member, Message, NodeId, Note, Now, Output, ReadId, Record, Recovered, Refusal, Replica, Role,
+    Settings, Slot, Value,
 };
 
 use super::checker::Checker;
@@ -43,6 +44,8 @@ pub struct Node {
     pub settings: Settings,
     /// Groups in one segment before the next is opened.
     pub segment_groups: usize,
+    /// It was removed, and is not to start again.
+    pub has_tombstone: bool,
 }
 
 /// A read of the store under a lease that has not been checked yet.
@@ -96,10 +99,17 @@ pub struct Cluster {
     /// Nodes whose records were appended and are not synced.
     incarnations: u64,
     reads: u64,
+    /// A log may be trimmed above the only snapshot that is left. Not where members come and go: the
+    /// others that hold what is missing may be gone.
+    pub may_tear: bool,
 }
 
 impl Cluster {
-    pub fn new(voters: u32, learners: u32, settings: impl Fn(NodeId) -> Settings) -> Cluster {
+    /// `spares` are formatted nodes that are no members yet: they run, and know the first members.
+    pub fn new(
+        (voters, learners, spares): (u32, u32, u32),
+        settings: impl Fn(NodeId) -> Settings,
+    ) -> Cluster {
         let member = |role| Member {
             role,
             incarnation: 0,
@@ -112,19 +122,20 @@ impl Cluster {
         let members = (1..=voters + learners)
             .map(|id| (NodeId(id), member(if id <= voters { Role::Voter } else { Role::Learner })));
         let configuration =
-            Configuration { number: 0, members: members.collect(), store_version: 1 };
-        let ids: Vec<NodeId> = configuration.members.keys().copied().collect();
+            Configuration { members: members.collect(), store_version: 1, ..Default::default() };
+        let ids: Vec<NodeId> = (1..=voters + learners + spares).map(NodeId).collect();
         let node = |id: NodeId| Node {
             clock: Clock::TRUE,
             disk: Disk::default(),
             process: None,
             settings: settings(id),
             segment_groups: usize::MAX,
+            has_tombstone: false,
         };
         Cluster {
             time_us: 0,
             nodes: ids.iter().map(|id| (*id, node(*id))).collect(),
-            checker: Checker::new(configuration.voters(), ids.iter().copied()),
+            checker: Checker::new(configuration.clone(), ids.iter().copied()),
             coverage: Coverage::default(),
             trace: Trace::default(),
             outbox: Vec::new(),
@@ -133,6 +144,7 @@ impl Cluster {
             foul: None,
             incarnations: 0,
             reads: 0,
+            may_tear: spares == 0,
         }
     }
 
@@ -180,10 +192,14 @@ impl Cluster {
             _ => self.incarnations,
         };
         let now = self.now(id);
-        let configuration = self.configuration.clone();
+        let initial = self.configuration.clone();
         let foul = self.foul;
         let node = self.node(id);
+        if node.has_tombstone {
+            return;
+        }
         let snapshot = node.disk.snapshots.last();
+        let configuration = snapshot.map_or(initial, |snapshot| snapshot.configuration.clone());
         let store = snapshot.map_or(Store::EMPTY, |snapshot| Store {
             applied_below: snapshot.below,
             hash: snapshot.hash,
@@ -256,16 +272,17 @@ impl Cluster {
     /// above the older one (after an install), the node has to learn what lies between again; only
     /// one node may be torn like that, or chosen entries would be gone for good.
     pub fn spoil_newest_snapshot(&mut self, id: NodeId) {
-        let may_tear = id == NodeId(1) && self.nodes.len() > 1;
+        let may_tear = id == NodeId(1) && self.nodes.len() > 1 && self.may_tear;
         let node = self.node(id);
         let [.., older, _newest] = node.disk.snapshots.as_slice() else { return };
         let below = older.below;
+        let configuration = older.configuration.number;
         let is_torn = node.disk.trimmed_below() > below;
         if node.process.is_some() || (is_torn && !may_tear) {
             return;
         }
         node.disk.snapshots.pop();
-        self.checker.snapshot_spoiled(id, below);
+        self.checker.snapshot_spoiled(id, below, configuration);
         self.coverage.count(Rare::OldSnapshotUsed);
         if is_torn {
             self.coverage.count(Rare::TornLog);
@@ -358,6 +375,47 @@ impl Cluster {
     /// The leader `id` is to hand over.
     pub fn hand_over(&mut self, id: NodeId, to: Option<NodeId>) -> Option<HandoverAnswer> {
         self.call(id, |replica, now, output| replica.hand_over(now, to, output))
+    }
+
+    /// An operator changes the configuration.
+    pub fn change(
+        &mut self,
+        id: NodeId,
+        change: &Change,
+    ) -> Option<Result<BatchId, ChangeRefusal>> {
+        let now = self.now(id);
+        let process = self.node(id).process.as_mut()?;
+        let mut output = Output::default();
+        let answer = process.replica.change(now, change, &mut output);
+        match &answer {
+            Ok(batch) => {
+                let ballot = process.replica.leading().unwrap_or_default();
+                process.pending.insert(*batch, ballot);
+            }
+            Err(_) => self.coverage.count(Rare::ChangeRefused),
+        }
+        self.absorb(id, output);
+        Some(answer)
+    }
+
+    /// An operator tells `id` of a peer that knows more.
+    pub fn ask(&mut self, id: NodeId, peer: NodeId) {
+        self.trace.line(|| format!("{id} is told of {peer}"));
+        self.call(id, |replica, _, output| replica.ask(peer, output));
+    }
+
+    pub fn has_tombstone(&self, id: NodeId) -> bool {
+        self.nodes[&id].has_tombstone
+    }
+
+    /// Everybody who is a member now, or may have to be told that it is none any more.
+    pub fn members(&self) -> Vec<NodeId> {
+        let configuration = self.checker.configuration();
+        let concerns = |id: &NodeId| {
+            configuration.contains(*id)
+                || (configuration.removed.contains(id) && !self.has_tombstone(*id))
+        };
+        self.nodes.keys().copied().filter(concerns).collect()
     }
 
     /// A client reads: under the lease, if there is one, else by a quorum round.
@@ -489,6 +547,7 @@ impl Cluster {
     /// A snapshot of the own store is synced: trim behind the one before it.
     pub fn snapshot_synced(&mut self, id: NodeId, snapshot: Snapshot) {
         let below = snapshot.below;
+        let configuration = snapshot.configuration.number;
         let foul = self.foul;
         let node = self.node(id);
         if node.process.is_none() {
@@ -503,7 +562,7 @@ impl Cluster {
             let replica = node.process.as_ref().map(|process| &process.replica);
             first_kept = replica.map_or(first_kept, Replica::first_unchosen);
         }
-        self.checker.snapshot_synced(id, below);
+        self.checker.snapshot_synced(id, below, configuration);
         self.trace.line(|| format!("{id} has a snapshot below {below}, trims below {first_kept}"));
         self.call(id, |replica, _, output| replica.trim(first_kept, output));
     }
@@ -520,7 +579,7 @@ impl Cluster {
             self.coverage.count(Rare::SnapshotInstalled);
             if self.foul != Some(Foul::InstallBeforeSync) {
                 self.node(id).disk.keep_snapshot(snapshot.clone());
-                self.checker.snapshot_synced(id, below);
+                self.checker.snapshot_synced(id, below, snapshot.configuration.number);
             }
             self.checker.installed(id, below);
         }
@@ -543,6 +602,7 @@ impl Cluster {
             reads_refused,
             snapshot_for,
             leader_clock_ms: _,
+            tombstone,
             notes,
         } = output;
         for note in &notes {
@@ -568,6 +628,12 @@ impl Cluster {
         }
         self.serve_reads(id, reads, &reads_refused);
         self.snapshots_wanted.extend(snapshot_for.into_iter().map(|to| (id, to)));
+        if let Some(number) = tombstone {
+            self.checker.removed(id, number);
+            let node = self.node(id);
+            node.has_tombstone = true;
+            node.process = None;
+        }
         self.check_leases();
     }
 
@@ -595,10 +661,28 @@ impl Cluster {
     fn note(&mut self, id: NodeId, note: &Note) {
         self.checker.noted(id, note);
         self.coverage.note(note);
+        self.count_change(id, note);
         if matches!(note, Note::Elected { .. }) && self.leaders().len() > 1 {
             self.coverage.count(Rare::TwoLeaders);
         }
         self.trace.line(|| format!("{id} {}", describe::note(note)));
+    }
+
+    fn count_change(&mut self, id: NodeId, note: &Note) {
+        let Some(replica) = self.replica(id) else { return };
+        let rare = match note {
+            Note::ConfigurationKnown { .. } => {
+                let is_new = !self.configuration.contains(id);
+                (is_new && replica.configuration().is_voter(id)).then_some(Rare::LearnerPromoted)
+            }
+            Note::Deposed { led: true, reason: Deposed::NewConfiguration, .. } => {
+                replica.is_removed().then_some(Rare::LeaderRemoved)
+            }
+            _ => None,
+        };
+        if let Some(rare) = rare {
+            self.coverage.count(rare);
+        }
     }
 
     fn append(&mut self, id: NodeId, records: &[Record]) {
@@ -695,12 +779,12 @@ impl Cluster {
         }
     }
 
-    /// Do all running nodes know the same log, to its end?
+    /// Do all members know the same log, to its end?
     pub fn is_level(&self) -> bool {
         let stores: BTreeSet<(Slot, u64)> = self
-            .nodes
-            .values()
-            .filter_map(|node| node.process.as_ref())
+            .members()
+            .into_iter()
+            .filter_map(|id| self.process(id))
             .map(|process| (process.store.applied_below, process.store.hash))
             .collect();
         stores.len() == 1

@@ -64,6 +64,16 @@ rare! {
     Queued: "a lease kept a higher ballot waiting",
     FollowerRead: "a follower served a read",
     HandoverGivenUp: "a handover was given up",
+    DeposedConfiguration: "a leader's ballot ended: a newer configuration",
+    CandidateVoided: "a candidate's ballot ended: a newer configuration",
+    ConfigurationChosen: "a configuration was learned",
+    ConfigurationAdopted: "a configuration was adopted by a candidate of the old one",
+    UnknownConfiguration: "a ballot of an unknown configuration was not answered",
+    StaleTally: "votes of an older configuration were voided",
+    ChangeRefused: "a change of the configuration was refused",
+    LearnerPromoted: "a node that joined empty became a voter",
+    LeaderRemoved: "a leader was removed",
+    Tombstone: "a removed node was no longer needed",
 }
 
 #[derive(Clone, Debug, Default)]
@@ -111,6 +121,10 @@ impl Coverage {
             Note::ChosenByHint { count } => self.add(Rare::ChosenByHint, *count),
             Note::AnsweredBehind { .. } => self.count(Rare::AnsweredBehind),
             Note::Refused { .. } => self.count(Rare::Refused),
+            Note::Deposed { reason: Deposed::NewConfiguration, led, .. } => self.count(match led {
+                true => Rare::DeposedConfiguration,
+                false => Rare::CandidateVoided,
+            }),
             Note::Deposed { reason, .. } => match reason {
                 Deposed::Nacked => self.count(Rare::DeposedNacked),
                 Deposed::OwnPromise => self.count(Rare::DeposedOwnPromise),
@@ -124,6 +138,11 @@ impl Coverage {
             Note::Queued { .. } => self.count(Rare::Queued),
             Note::Leased { .. } => self.count(Rare::Leased),
             Note::HandoverGivenUp { .. } => self.count(Rare::HandoverGivenUp),
+            Note::ConfigurationKnown { .. } => self.count(Rare::ConfigurationChosen),
+            Note::ConfigurationAdopted { .. } => self.count(Rare::ConfigurationAdopted),
+            Note::TallyVoided { .. } => self.count(Rare::StaleTally),
+            Note::UnknownConfiguration { .. } => self.count(Rare::UnknownConfiguration),
+            Note::Removed { .. } => self.count(Rare::Tombstone),
             Note::Preparing { .. }
             | Note::Following { .. }
             | Note::Tallied { .. }

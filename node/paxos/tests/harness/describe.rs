@@ -7,7 +7,8 @@ pub fn value(value: &Value) -> String {
         Value::Noop => "no-op".to_owned(),
         Value::Batch { payload, .. } => String::from_utf8_lossy(payload).into_owned(),
         Value::Configuration { configuration, .. } => {
-            format!("configuration {}", configuration.number)
+            let voters: Vec<String> = configuration.voters().map(|id| id.to_string()).collect();
+            format!("configuration {} {{{}}}", configuration.number, voters.join(" "))
         }
     }
 }
@@ -103,6 +104,9 @@ pub fn record(record: &Record) -> String {
         Record::Chosen { slot, value: held } => format!("chosen {slot}:{}", value(held)),
         Record::ChosenRange { from, below } => format!("chosen from {from} below {below}"),
         Record::TrimmedBelow(slot) => format!("trimmed below {slot}"),
+        Record::Configuration(configuration) => {
+            format!("configuration {} rules above {}", configuration.number, configuration.slot)
+        }
     }
 }
 
@@ -128,6 +132,19 @@ pub fn note(note: &Note) -> String {
         Note::Leased { ballot } => format!("holds the lease of {ballot}"),
         Note::Released { ballot, to } => format!("lets go of {ballot}, {to} is to lead"),
         Note::HandoverGivenUp { to } => format!("waits no longer for {to}"),
+        Note::ConfigurationKnown { number, slot } => {
+            format!("knows configuration {number}, which rules above {slot}")
+        }
+        Note::ConfigurationAdopted { number, slot } => {
+            format!("adopts configuration {number} in slot {slot} and proposes nothing above")
+        }
+        Note::TallyVoided { ballot } => format!("counts no more answers to {ballot}"),
+        Note::UnknownConfiguration { ballot } => {
+            format!("does not know the configuration of {ballot}")
+        }
+        Note::Removed { number } => {
+            format!("is removed by configuration {number}, and no longer needed")
+        }
     }
 }
 

@@ -6,15 +6,17 @@
 //! dropped, and time stands still outside `run`.
 //!
 //! ```text
-//! cluster nodes=3 learners=1 strategy=highest-id window=4 chunk=1 disk=manual leader=1
+//! cluster nodes=3 learners=1 spares=1 strategy=highest-id window=4 chunk=1 disk=manual leader=1
 //!   lease=100 speeds=890000,1110000     leases of 100 ms; how fast the nodes' clocks run, in ppm
 //!   plain=2,3                           nodes that take no part in leases
 //! campaign 2               n2 begins phase 1
 //! propose 1 x              a client writes x at n1
 //! read 1                   a client reads at n1
+//! change 1 add 4 | promote 4 | remove 4 | replace 1 4 | voters 3,4    at leader n1
 //! deliver accept from=1 to=2,3      the waiting messages that match, in order
 //! deliver accepted twice            each of them two times
 //! drop accepted to=1                the same, but they are lost
+//! deliver accept to=2 slot=4        only Accepts and Accepteds of that slot
 //! settle                   deliver and sync until nothing moves any more
 //! sync 2                   (disk=manual) everything that n2 has written is durable
 //! cut 1-2 1>3 | isolate 3 | heal    links, both ways or one way
@@ -23,6 +25,7 @@
 //! grey 2 | able 2          n2 cannot accept, or can again
 //! pause 1 | resume 1 | disconnect 2 1
 //! tell 3 1                 n1 asks n3 what it lacks
+//! ask 1 4                  an operator lets n1 ask n4, whoever that is
 //! run 300ms                time passes: ticks, messages (1 ms), syncs; only events are shown
 //! pass 30ms | tick 1       only the clocks move | one node notices
 //! look 1 | check 1         a read under a lease in its two steps: the store, then the lease
@@ -33,7 +36,7 @@
 
 use std::collections::BTreeSet;
 
-use paxos::{ElectionStrategy, Envelope, Message, NodeId, Refusal, Settings};
+use paxos::{Change, ElectionStrategy, Envelope, Member, Message, NodeId, Refusal, Settings};
 
 use super::cluster::{Cluster, Look};
 use super::describe;
@@ -206,6 +209,11 @@ impl Stage {
                 let message = Message::CatchUp { first_unchosen };
                 self.cluster().deliver(Envelope { from: node(2), to: node(1), message });
             }
+            "ask" => {
+                let (id, peer) = (node(1), node(2));
+                self.cluster().ask(id, peer);
+            }
+            "change" => self.change(node(1), &words[2..]),
             "disconnect" => self.cluster().disconnected(node(1), node(2)),
             "run" => self.run(number(words[1].trim_end_matches("ms"), "")),
             "pass" => self.cluster().time_us += MS * number(words[1].trim_end_matches("ms"), ""),
@@ -251,20 +259,21 @@ impl Stage {
         let option = |name: &str| words.iter().find_map(|word| word.strip_prefix(name));
         let value =
             |name: &str, default: u64| option(name).map_or(default, |word| number(word, ""));
-        let mut cluster =
-            Cluster::new(value("nodes=", 3) as u32, value("learners=", 0) as u32, |id| {
-                let mut settings = Settings::new(id, 0, u64::from(id.0));
-                let is_plain = option("plain=").is_some_and(|list| {
-                    list.split(',').any(|node| number(node, "") == u64::from(id.0))
-                });
-                settings.lease_us = if is_plain { 0 } else { MS * value("lease=", 0) };
-                settings.limits.window_slots = value("window=", 256);
-                settings.limits.chunk_bytes = value("chunk=", 256 << 10) as usize;
-                if option("strategy=") == Some("highest-id") {
-                    settings.election = ElectionStrategy::HighestId;
-                }
-                settings
+        let sizes =
+            (value("nodes=", 3) as u32, value("learners=", 0) as u32, value("spares=", 0) as u32);
+        let mut cluster = Cluster::new(sizes, |id| {
+            let mut settings = Settings::new(id, 0, u64::from(id.0));
+            let is_plain = option("plain=").is_some_and(|list| {
+                list.split(',').any(|node| number(node, "") == u64::from(id.0))
             });
+            settings.lease_us = if is_plain { 0 } else { MS * value("lease=", 0) };
+            settings.limits.window_slots = value("window=", 256);
+            settings.limits.chunk_bytes = value("chunk=", 256 << 10) as usize;
+            if option("strategy=") == Some("highest-id") {
+                settings.election = ElectionStrategy::HighestId;
+            }
+            settings
+        });
         for node in cluster.nodes.values_mut() {
             node.segment_groups = value("segment=", usize::MAX as u64) as usize;
         }
@@ -295,6 +304,25 @@ impl Stage {
         match self.cluster().propose(id, payload) {
             Some(Ok(_)) => {}
             Some(Err(refusal)) => self.refused(id, refusal),
+            None => self.say(format!("{id} is down")),
+        }
+    }
+
+    fn change(&mut self, id: NodeId, words: &[&str]) {
+        let node = |at: usize| NodeId(number(words[at], "") as u32);
+        let change = match words[0] {
+            "add" => Change::Add { node: node(1), member: Member::default() },
+            "promote" => Change::Promote(node(1)),
+            "remove" => Change::Remove(node(1)),
+            "replace" => Change::Replace { old: node(1), new: node(2) },
+            "voters" => Change::Voters(
+                words[1].split(',').map(|id| NodeId(number(id, "") as u32)).collect(),
+            ),
+            other => panic!("no such change: {other}"),
+        };
+        match self.cluster().change(id, &change) {
+            Some(Ok(_)) => {}
+            Some(Err(refusal)) => self.say(format!("{id} refuses the change: {refusal}")),
             None => self.say(format!("{id} is down")),
         }
     }
@@ -359,11 +387,18 @@ impl Stage {
             Some(text.split(',').map(|id| number(id, "") as u32).collect())
         };
         let (from, to) = (list("from="), list("to="));
+        let slots = list("slot=");
         let is_kind = |word: &&str| !word.contains('=') && *word != "twice";
         let kinds: Vec<&str> = words[1..].iter().copied().filter(is_kind).collect();
         let matches = |envelope: &Envelope| {
             from.as_ref().is_none_or(|list| list.contains(&envelope.from.0))
                 && to.as_ref().is_none_or(|list| list.contains(&envelope.to.0))
+                && slots.as_ref().is_none_or(|list| match &envelope.message {
+                    Message::Accept { slot, .. } | Message::Accepted { slot, .. } => {
+                        list.contains(&(slot.0 as u32))
+                    }
+                    _ => false,
+                })
                 && (kinds.is_empty() || kinds.contains(&envelope.message.kind()))
         };
         let waiting = std::mem::take(&mut self.network);
@@ -468,7 +503,8 @@ impl Stage {
         let cluster = self.cluster();
         for (id, node) in &cluster.nodes {
             let Some(process) = &node.process else {
-                lines.push(format!("{id} down"));
+                let gone = if node.has_tombstone { "removed" } else { "down" };
+                lines.push(format!("{id} {gone}"));
                 continue;
             };
             let replica = &process.replica;

@@ -6,6 +6,7 @@
 //! leader, progress, everybody level, every client answered.
 
 mod calm;
+mod changes;
 mod faults;
 mod plan;
 
@@ -66,6 +67,9 @@ enum Event {
     /// A read under a lease, some time after the store was read.
     Check(Look),
     Fault,
+    Change,
+    /// Somebody who looks at the pages helps those who know only peers that are gone.
+    Introduce,
     Restart(NodeId),
     Disconnected {
         node: NodeId,
@@ -144,14 +148,14 @@ struct Simulation {
 impl Simulation {
     fn new(run: Run) -> Simulation {
         let mut chance = Chance::new(run.seed);
-        let plan = Plan::draw(&mut chance);
+        let plan = Plan::draw(&mut chance, run.seed);
         let window = *chance.pick(&[1, 4, 32, 256]);
         let chunk_bytes = *chance.pick(&[1, 100, 256 << 10]);
         let priorities = chance.one_in(4);
         let strategy = plan.strategy;
         let seed = run.seed;
         let plain = plan.mixed_leases;
-        let mut cluster = Cluster::new(plan.voters, plan.learners, |id| {
+        let mut cluster = Cluster::new((plan.voters, plan.learners, plan.spares), |id| {
             let mut settings = Settings::new(id, 0, seed ^ u64::from(id.0));
             settings.election = strategy;
             settings.lease_us = if plain && id.0 % 2 == 0 { 0 } else { plan.lease_us };
@@ -211,6 +215,9 @@ impl Simulation {
             self.after(0, Event::Read);
         }
         self.after(self.plan.fault_every_us, Event::Fault);
+        if self.plan.change_every_us > 0 {
+            self.after(self.plan.change_every_us, Event::Change);
+        }
         let end_us = self.plan.faults_us;
         self.run_while(|simulation| simulation.cluster.time_us < end_us);
         self.calm_down();
@@ -297,6 +304,8 @@ impl Simulation {
                 }
             }
             Event::Fault => self.fault(),
+            Event::Change => self.change(),
+            Event::Introduce => self.introduce(),
             Event::Restart(node) => self.start(node),
             Event::Disconnected { node, peer } => {
                 if self.cluster.is_up(node) {
@@ -488,7 +497,12 @@ impl Event {
             | Event::CanAcceptAgain(node) => Some(*node),
             Event::Check(look) => Some(look.node),
             Event::SnapshotArrives { to, .. } | Event::Install { to, .. } => Some(*to),
-            Event::Propose | Event::Read | Event::Fault | Event::Restart(_) => None,
+            Event::Propose
+            | Event::Read
+            | Event::Fault
+            | Event::Change
+            | Event::Introduce
+            | Event::Restart(_) => None,
         }
     }
 }

@@ -32,6 +32,23 @@ impl Simulation {
             }
             self.cluster.set_can_accept(id, true);
         }
+        if self.plan.change_every_us > 0 {
+            self.after(SECOND, Event::Introduce);
+        }
+    }
+
+    /// Whoever does not know the newest configuration is told of one who takes part in it.
+    pub(super) fn introduce(&mut self) {
+        let newest = self.cluster.checker.configuration().clone();
+        let voters: Vec<NodeId> = newest.voters().collect();
+        for id in self.cluster.members() {
+            let known = self.cluster.replica(id).map(|replica| replica.configuration().number);
+            if known.is_some_and(|known| known < newest.number) {
+                let voter = *self.chance.pick(&voters);
+                self.cluster.ask(id, voter);
+            }
+        }
+        self.after(SECOND / 2, Event::Introduce);
     }
 
     /// A leader is there and takes a new batch to its end.
@@ -104,22 +121,28 @@ impl Simulation {
         let candidates =
             self.cluster.ids().into_iter().filter_map(|id| self.cluster.replica(id)?.preparing());
         let leaders = self.cluster.leaders();
+        let configuration = self.cluster.checker.configuration();
+        let members = self.cluster.members();
         let is_right = |leader: NodeId| {
-            self.plan.strategy != ElectionStrategy::HighestId || leader.0 == self.plan.voters
+            self.plan.strategy != ElectionStrategy::HighestId
+                || Some(leader) == configuration.voters().max()
         };
+        // Whoever was removed has learned it, and was let go.
+        let are_gone = members.iter().all(|id| configuration.contains(*id));
         let is_content = |id: &NodeId| {
             self.cluster.replica(*id).and_then(|replica| replica.happy_with(self.cluster.now(*id)))
                 == leaders.first().map(|(leader, _)| *leader)
         };
-        let promised = self.cluster.nodes.keys().filter_map(|id| self.cluster.replica(*id));
+        let promised = members.iter().filter_map(|id| self.cluster.replica(*id));
         let highest_promise = promised.map(|replica| replica.promised()).max();
-        candidates.count() == 0
+        are_gone
+            && candidates.count() == 0
             && highest_promise == leaders.first().map(|(_, ballot)| *ballot)
             && leaders.len() == 1
             && is_right(leaders[0].0)
-            && self.cluster.nodes.keys().all(is_content)
+            && members.iter().all(is_content)
             && self.cluster.is_level()
-            && !self.cluster.nodes.keys().any(waits)
+            && !members.iter().any(waits)
     }
 
     /// A healthy leader stays (PITFALLS 20).

@@ -30,6 +30,10 @@ pub struct Plan {
     pub mixed_leases: bool,
     /// Messages of one link arrive in the order in which they were sent.
     pub in_order: bool,
+    /// Members come and go about this often; 0 for never.
+    pub change_every_us: u64,
+    /// Nodes that are formatted, run, and may be added.
+    pub spares: u32,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -72,7 +76,8 @@ const FAULTS: [Fault; 16] = [
 ];
 
 impl Plan {
-    pub fn draw(chance: &mut Chance) -> Plan {
+    pub fn draw(chance: &mut Chance, seed: u64) -> Plan {
+        let (spares, change_every_us) = draw_changes(&mut Chance::new(seed ^ 0x5709));
         let voters = *chance.pick(&[1, 2, 3, 3, 3, 3, 4, 5, 5, 5, 7]);
         let faults: Vec<Fault> = FAULTS.iter().copied().filter(|_| chance.one_in(2)).collect();
         Plan {
@@ -99,6 +104,16 @@ impl Plan {
             in_order: chance.one_in(2),
             lease_us: *chance.pick(&[0, 100 * MS, 100 * MS, 100 * MS]),
             mixed_leases: chance.one_in(8),
+            change_every_us,
+            spares,
         }
     }
+}
+
+/// A third of the seeds changes the membership. Drawn apart, so that the others stay what they are.
+fn draw_changes(chance: &mut Chance) -> (u32, u64) {
+    if !chance.one_in(3) {
+        return (0, 0);
+    }
+    (chance.between(1, 5) as u32, *chance.pick(&[40 * MS, 150 * MS, 400 * MS]))
 }
