@@ -186,7 +186,7 @@ fn pitfall_49_the_live_membership_is_compared_with_the_inventory() {
         member(2, MemberRole::Learner),
         member(4, MemberRole::Voter),
     ];
-    let configuration = Configuration { number: 3, members };
+    let configuration = Configuration { number: 3, members, ..Configuration::default() };
     world.of(1).status = Some(NodeStatus { configuration, ..NodeStatus::default() });
     insta::assert_snapshot!(world.plan().unwrap().lines().join("\n"), @r"
     ! n2 is a learner in the cluster, a voter in the inventory

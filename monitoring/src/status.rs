@@ -111,6 +111,12 @@ pub struct Ballot {
 pub struct Configuration {
     pub number: u32,
     pub members: Vec<Member>,
+    /// Ids of former members: never used again.
+    #[serde(default)]
+    pub removed: Vec<u32>,
+    /// On the leader: a change waits, or is in flight.
+    #[serde(default)]
+    pub change_under_way: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

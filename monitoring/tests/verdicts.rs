@@ -45,7 +45,11 @@ fn sample(id: u32, count: u32) -> Sample {
         leader_for_ms: Some(15_120_000),
         leader_changes: 3,
         ballot: Ballot { configuration: 0, round: 7, node: LEADER },
-        configuration: Configuration { number: 0, members: (1..=count).map(member).collect() },
+        configuration: Configuration {
+            number: 0,
+            members: (1..=count).map(member).collect(),
+            ..Configuration::default()
+        },
         first_unchosen: 1_203_919,
         chosen_slot: 1_203_918,
         applied_slot: 1_203_918,

@@ -56,7 +56,8 @@ fn measure(security: PeerSecurity, len: usize, window: u64, host: u8) -> f64 {
         };
         (identity.id, member)
     });
-    let configuration = Configuration { number: 0, members: members.collect(), store_version: 1 };
+    let configuration =
+        Configuration { members: members.collect(), store_version: 1, ..Configuration::default() };
     let [(one, config_one), (two, config_two)] = nodes;
     let listed = configuration.clone();
     let answering = std::thread::spawn(move || {

@@ -27,6 +27,8 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use crate::membership::MemberCommand;
+
 /// The socket's name in the data directory.
 pub const SOCKET: &str = "admin.sock";
 
@@ -49,6 +51,8 @@ pub enum AdminCommand {
     },
     /// The newest configuration known here.
     Members,
+    /// Members and their changes.
+    Member(MemberCommand),
     Version,
     /// Hand over, finish what waits, end.
     Stop,
@@ -65,10 +69,11 @@ pub struct AdminRequest {
 pub type AdminReply = Result<Value, String>;
 
 /// Every verb with its arguments, for help texts and completion.
-pub const VERBS: [(&str, &str); 5] = [
+pub const VERBS: [(&str, &str); 6] = [
     ("status", "what this node knows of itself and the cluster"),
     ("log-level FILTER", "another trace filter until the next start, e.g. info,node=debug"),
     ("members", "the newest configuration known here"),
+    ("member …", "list, export, add, promote, remove, replace, voters, meet"),
     ("version", "release and formats"),
     ("stop", "hand over, finish what waits, end"),
 ];
@@ -81,6 +86,7 @@ impl AdminCommand {
                 let filter = args.next().ok_or("log-level needs a FILTER, for example `info`")?;
                 (AdminCommand::LogLevel { filter }, args.collect())
             }
+            "member" => (AdminCommand::Member(MemberCommand::parse(&args)?), Vec::new()),
             "status" => (AdminCommand::Status, args),
             "members" => (AdminCommand::Members, args),
             "version" => (AdminCommand::Version, args),

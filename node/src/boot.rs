@@ -18,6 +18,7 @@ use crate::clock;
 use crate::command::{self, User};
 use crate::http::{self, Http, HttpSettings};
 use crate::identity::{self, Identity, Process};
+use crate::membership::{self, Membership};
 use crate::metrics::Metrics;
 use crate::peers::{self, LinkSettings, Links};
 use crate::published::Published;
@@ -55,6 +56,7 @@ fn journal_options(config: &NodeConfig) -> Options {
 /// Runs the node until it is told to stop or its disk fails.
 pub async fn run(config: NodeConfig, config_path: &Path, set_filter: SetFilter) -> Result<()> {
     refuse_open_doors(&config)?;
+    membership::refuse_tombstone(&config.data_dir)?;
     let identity = identity::load(&config)?;
     let members = members(&config, config_path)?;
     let disk = RealDisk::open(config.data_dir.join(JOURNAL_DIR));
@@ -74,6 +76,7 @@ pub async fn run(config: NodeConfig, config_path: &Path, set_filter: SetFilter) 
     };
     let _http = Http::start(http_settings, Arc::clone(&published))
         .with_context(|| format!("serve pages on {}", config.listen.http))?;
+    let initial = members.clone();
     let Start { journal, node, snapshots, .. } =
         recover(&config, &identity, process, members, disk, Arc::clone(&snapshot_disk), &metrics)?;
 
@@ -100,8 +103,14 @@ pub async fn run(config: NodeConfig, config_path: &Path, set_filter: SetFilter) 
         limits: peers::Limits::default(),
         remembered: peers::Remembered::of(&node.replica),
     };
-    let (links, link_events) =
-        Links::start(&identity, process, node.configuration(), link_settings)?;
+    let reachable = membership::reachable(
+        identity.id,
+        node.configuration(),
+        &Default::default(),
+        &initial.members,
+    );
+    let (links, link_events) = Links::start(&identity, process, &reachable, link_settings)?;
+    let membership = Membership::new(node.configuration(), initial);
     let (admin_requests, admin) = mpsc::channel(16);
     let _admin = admin::serve(&config.data_dir, admin_requests)?;
 
@@ -111,6 +120,7 @@ pub async fn run(config: NodeConfig, config_path: &Path, set_filter: SetFilter) 
     let (name, data_dir) = (config.name.clone(), config.data_dir.clone());
     let core = Core::new(
         node, links, syncer, snapshots, metrics, published, config, identity, users, set_filter,
+        membership,
     );
     let shell = Rc::new(Shell::new(core));
     tokio::task::spawn_local(session::accept(Rc::clone(&shell), listener));
@@ -121,6 +131,13 @@ pub async fn run(config: NodeConfig, config_path: &Path, set_filter: SetFilter) 
         Ended::Asked => {
             shell::finish(&shell);
             tracing::info!("node stopped");
+            Ok(())
+        }
+        Ended::Removed(number) => {
+            shell::finish(&shell);
+            membership::write_tombstone(&shell.core.borrow().config.data_dir, number)
+                .context("write down that this node was removed")?;
+            tracing::warn!(number, "removed from the cluster: this node stops for good");
             Ok(())
         }
         Ended::Disk(failure) => {
@@ -180,7 +197,7 @@ fn members(config: &NodeConfig, config_path: &Path) -> Result<Configuration> {
     Ok(configuration)
 }
 
-fn write_durably(path: &Path, text: &str) -> std::io::Result<()> {
+pub(crate) fn write_durably(path: &Path, text: &str) -> std::io::Result<()> {
     use std::io::Write;
     let part = PathBuf::from(format!("{}.part", path.display()));
     let mut file = std::fs::File::create(&part)?;

@@ -421,7 +421,8 @@ mod tests {
             http: String::new(),
         };
         let hosts = member_hosts(std::slice::from_ref(&member));
-        let configuration = Configuration { number: 1, members: vec![member] };
+        let configuration =
+            Configuration { number: 1, members: vec![member], ..Configuration::default() };
         pages.published.store(NodeStatus { configuration, ..ready() });
         assert_eq!(ask(&pages, STRANGER, "GET", "/metrics").await.0, 403);
         pages.access.write().unwrap().members = look_up(&hosts).await;

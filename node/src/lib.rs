@@ -29,6 +29,7 @@ pub mod get;
 pub mod http;
 pub mod identity;
 pub mod lag;
+pub mod membership;
 pub mod metrics;
 pub mod peers;
 pub mod published;

@@ -20,8 +20,8 @@ use std::collections::{BTreeMap, VecDeque};
 use bytes::Bytes;
 use config::Behaviour;
 use paxos::{
-    BatchId, Configuration, Envelope, NodeId, Note, Now, Output, Position, ReadId, Record, Replica,
-    Slot,
+    BatchId, Change, ChangeRefusal, Configuration, Envelope, NodeId, Note, Now, Output, Position,
+    ReadId, Record, Replica, Slot,
 };
 use rand::{RngCore, SeedableRng, rngs::SmallRng};
 
@@ -30,6 +30,7 @@ use crate::batch::BatchBuilder;
 use crate::clients::{Clients, Held, Request, Sequence, SessionId};
 use crate::clock::LogClock;
 use crate::command::{self, Class, Operation, Spec};
+use crate::membership::Verdict;
 use crate::metrics::Op;
 use crate::resp::Reply;
 use crate::store::{SnapshotHead, Store};
@@ -54,6 +55,8 @@ pub struct Effects {
     pub notes: Vec<Note>,
     /// There is more to do at once: another turn is wanted, after what has come in meanwhile.
     pub more: bool,
+    /// This node was removed by the configuration of this number, and nobody needs it any more.
+    pub tombstone: Option<u32>,
 }
 
 /// One request of a proposed batch.
@@ -114,6 +117,8 @@ pub struct Node {
     pub store: Store,
     pub clients: Clients,
     pub counts: Counts,
+    /// What became of changes of the configuration that were proposed here, and of lost batches.
+    pub verdicts: Vec<(BatchId, Verdict)>,
     behaviour: Behaviour,
     random: SmallRng,
     output: Output,
@@ -175,6 +180,7 @@ impl Node {
     ) -> Node {
         let mut node = Node {
             replica,
+            verdicts: Vec::new(),
             store,
             clients: Clients::default(),
             counts: Counts::default(),
@@ -464,6 +470,7 @@ impl Node {
         effects.records.extend(output.records);
         effects.sends.extend(output.now);
         effects.snapshot_for.extend(output.snapshot_for);
+        effects.tombstone = effects.tombstone.or(output.tombstone);
         if let Some(clock_ms) = output.leader_clock_ms {
             self.quorum_clock_ms = clock_ms;
         }
@@ -485,9 +492,11 @@ impl Node {
             self.redirect_reads(now, waiting);
         }
         for id in output.lost {
+            self.verdicts.push((id, Verdict::Lost));
             self.refuse_lost(now, id);
         }
         for id in output.unknown {
+            self.verdicts.push((id, Verdict::Unknown));
             self.cut_off(id);
         }
         effects.notes.extend(output.notes);
@@ -505,6 +514,18 @@ impl Node {
             let waiting = std::mem::take(&mut self.reads);
             self.redirect_reads(now, waiting);
         }
+    }
+
+    // ---- members -------------------------------------------------------------------------------
+
+    /// Changes the configuration: see `Replica::change`. What becomes of it is in `verdicts`.
+    pub fn change(&mut self, now: Now, change: &Change) -> Result<BatchId, ChangeRefusal> {
+        self.replica.change(now, change, &mut self.output)
+    }
+
+    /// Asks `peer` for what this node lacks, whoever that is.
+    pub fn ask(&mut self, peer: NodeId) {
+        self.replica.ask(peer, &mut self.output);
     }
 
     // ---- views --------------------------------------------------------------------------------

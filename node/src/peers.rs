@@ -349,6 +349,11 @@ impl Links {
         Ok(())
     }
 
+    /// Could links lead to these members?
+    pub fn check_members(&self, configuration: &Configuration) -> Result<(), LinksError> {
+        members::read(configuration, self.shared.settings.security).map(drop)
+    }
+
     /// The counters of every peer that was ever a member, this node not included.
     pub fn counters(&self) -> Vec<(NodeId, Arc<PeerCounters>)> {
         let counters = self.shared.counters.borrow();

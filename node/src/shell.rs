@@ -21,6 +21,7 @@ use crate::clock;
 use crate::command::User;
 use crate::identity::Identity;
 use crate::lag::ChosenHistory;
+use crate::membership::Membership;
 use crate::metrics::{Metrics, PeerMetrics};
 use crate::node::{Effects, Node};
 use crate::peers::{LinkEvent, LinkEvents, Links, Remembered, Sent};
@@ -62,6 +63,7 @@ pub struct Core {
     pub last_leader: Option<u32>,
     pub progress: (u64, u64),
     room: Room,
+    pub(crate) membership: Membership,
     peer_metrics: BTreeMap<NodeId, Arc<PeerMetrics>>,
     synced: Position,
     /// What the replica remembered at a position that is not synced yet, to be told to peers.
@@ -88,6 +90,8 @@ impl Shell {
 #[derive(Debug, PartialEq, Eq)]
 pub enum Ended {
     Asked,
+    /// Removed by the configuration of this number, and no longer needed.
+    Removed(u32),
     /// The journal failed; the text says how.
     Disk(String),
     /// The others agree on another state; the text says which.
@@ -112,6 +116,7 @@ impl Core {
         identity: Identity,
         users: Vec<User>,
         set_filter: SetFilter,
+        membership: Membership,
     ) -> Core {
         let chosen = node.replica.first_unchosen().0 - 1;
         let mut node = node;
@@ -135,6 +140,7 @@ impl Core {
             last_leader: None,
             progress: (0, 0),
             room: Room::default(),
+            membership,
             peer_metrics: BTreeMap::new(),
             synced: Position(0),
             chosen_counted: chosen,
@@ -143,13 +149,18 @@ impl Core {
             effects: Effects::default(),
             next_publish_us: 0,
         };
-        let members = core.node.configuration().members.clone();
-        for (id, member) in members {
-            if id != core.identity.id {
-                core.peer_metrics.insert(id, core.metrics.peer(id.0, &member.name));
+        let configuration = core.node.configuration().clone();
+        core.meet_peers(&configuration);
+        core
+    }
+
+    /// Figures for every peer that there is.
+    pub(crate) fn meet_peers(&mut self, configuration: &paxos::Configuration) {
+        for (id, member) in &configuration.members {
+            if *id != self.identity.id && !self.peer_metrics.contains_key(id) {
+                self.peer_metrics.insert(*id, self.metrics.peer(id.0, &member.name));
             }
         }
-        core
     }
 
     fn on_link(&mut self, event: LinkEvent) {
@@ -260,6 +271,10 @@ impl Core {
         for note in effects.notes.drain(..) {
             self.metrics.observe_note(&note);
             trace_note(&note);
+        }
+        self.follow_configuration(now);
+        if let Some(number) = effects.tombstone.take() {
+            self.membership.removed = Some(number);
         }
         self.count();
         if leadership {
@@ -412,7 +427,11 @@ pub async fn run(
             }
             core.on_tick();
         }
-        if core.turn() {
+        let more = core.turn();
+        if let Some(number) = core.membership.removed {
+            return Ended::Removed(number);
+        }
+        if more {
             shell.wake.notify_one();
         }
     }
@@ -448,6 +467,19 @@ fn trace_note(note: &Note) {
         Note::Released { ballot, to } => tracing::info!(%ballot, %to, "handed over"),
         Note::HandoverGivenUp { to } => {
             tracing::warn!(%to, "it did not take over in time: this node goes on");
+        }
+        Note::ConfigurationKnown { number, slot } => {
+            tracing::info!(number, %slot, "a new configuration rules");
+        }
+        Note::ConfigurationAdopted { number, slot } => {
+            tracing::info!(number, %slot, "a former leader's configuration is finished first");
+        }
+        Note::TallyVoided { ballot } => tracing::info!(%ballot, "votes no longer count"),
+        Note::UnknownConfiguration { ballot } => {
+            tracing::debug!(%ballot, "its configuration is not known here yet");
+        }
+        Note::Removed { number } => {
+            tracing::warn!(number, "removed by this configuration, and no longer needed");
         }
         Note::ChosenByHint { .. } | Note::Tallied { .. } => {}
     }

@@ -241,6 +241,8 @@ impl Core {
                         http: member.http_address.clone(),
                     })
                     .collect(),
+                removed: configuration.removed.iter().map(|id| id.0).collect(),
+                change_under_way: replica.change_is_under_way(),
             },
             first_unchosen,
             chosen_slot,
@@ -288,6 +290,10 @@ impl Core {
     /// Carries out one request of the admin socket. True when the node is to stop.
     pub fn administer(&mut self, request: AdminRequest) -> bool {
         let AdminRequest { command, reply } = request;
+        if let AdminCommand::Member(command) = command {
+            self.administer_members(command, reply);
+            return false;
+        }
         let now = clock::now();
         let stops = command == AdminCommand::Stop;
         let answer = match command {
@@ -301,6 +307,7 @@ impl Core {
             AdminCommand::LogLevel { filter } => {
                 (self.set_filter)(&filter).map(|()| serde_json::json!({ "filter": filter }))
             }
+            AdminCommand::Member(_) => unreachable!("answered above"),
             AdminCommand::Stop => Ok(serde_json::json!({ "stopping": true })),
         };
         // An asker that has gone away does not need the answer.

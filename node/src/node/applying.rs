@@ -9,6 +9,7 @@ use rand::RngCore;
 use super::{HASH_EVERY_SLOTS, Item, ItemKind, Node, VERDICT_US_MAX, WaitingRead};
 use crate::batch::Batch;
 use crate::clients::{Held, Session};
+use crate::membership::Verdict;
 use crate::resp::Reply;
 use crate::store::{Applying, Reading};
 
@@ -37,6 +38,9 @@ impl Node {
     }
 
     pub(super) fn apply_value(&mut self, now: Now, slot: Slot, value: Value) {
+        if let Value::Configuration { id, configuration } = &value {
+            self.verdicts.push((*id, Verdict::Chosen { number: configuration.number, slot }));
+        }
         if let Value::Batch { id, payload } = value {
             let in_flight = self.in_flight.remove(&id);
             if let Some(in_flight) = &in_flight {

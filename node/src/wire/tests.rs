@@ -49,7 +49,9 @@ fn configurations() -> impl Strategy<Value = Configuration> {
             });
     let members = prop::collection::btree_map(any::<u32>().prop_map(NodeId), member, 0..5);
     (any::<u32>(), members, any::<u32>()).prop_map(|(number, members, store_version)| {
-        Configuration { number, members, store_version }
+        let removed = [NodeId(number / 3), NodeId(77)].into();
+        let slot = Slot(u64::from(number) * 5);
+        Configuration { number, slot, members, removed, store_version }
     })
 }
 
@@ -155,6 +157,7 @@ fn records() -> impl Strategy<Value = Record> {
         (slots(), values()).prop_map(|(slot, value)| Record::Chosen { slot, value }),
         (slots(), slots()).prop_map(|(from, below)| Record::ChosenRange { from, below }),
         slots().prop_map(Record::TrimmedBelow),
+        configurations().prop_map(Record::Configuration),
     ]
 }
 
@@ -412,7 +415,13 @@ fn a_configuration() -> Value {
     ]);
     Value::Configuration {
         id: BatchId { incarnation: 3, counter: 4 },
-        configuration: Configuration { number: 5, members, store_version: 6 },
+        configuration: Configuration {
+            number: 5,
+            slot: Slot(70),
+            members,
+            removed: [NodeId(3), NodeId(9)].into(),
+            store_version: 6,
+        },
     }
 }
 
@@ -497,10 +506,12 @@ fn golden_frames_and_records() {
     frame("hello", Frame::Hello(hello()));
     frame("welcome", Frame::Welcome(hello()));
     frame("refused", Frame::Refused(Refusal::new(RefusalCode::WrongIncarnation, "who are you?")));
+    let Value::Configuration { configuration, .. } = a_configuration() else { unreachable!() };
     for (name, record) in [
         ("promised", Record::Promised(ballot(7))),
         ("accepted", Record::Accepted { slot: Slot(4), ballot: ballot(7), value: a_batch() }),
         ("chosen", Record::Chosen { slot: Slot(4), value: a_configuration() }),
+        ("configuration", Record::Configuration(configuration)),
         ("chosen_range", Record::ChosenRange { from: Slot(2), below: Slot(4) }),
         ("trimmed_below", Record::TrimmedBelow(Slot(4))),
     ] {

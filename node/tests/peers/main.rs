@@ -180,7 +180,7 @@ fn format_all<const N: usize>() -> [Disk; N] {
 
 fn configuration<'a>(disks: impl IntoIterator<Item = &'a Disk>) -> Configuration {
     let members = disks.into_iter().map(|disk| (disk.id(), disk.member())).collect();
-    Configuration { number: 0, members, store_version: 1 }
+    Configuration { members, store_version: 1, ..Configuration::default() }
 }
 
 fn run(test: impl Future<Output = ()>) {

@@ -96,9 +96,9 @@ impl Ours {
     pub(crate) fn new() -> Ours {
         let only = NodeId(1);
         let configuration = Configuration {
-            number: 0,
             members: [(only, Member::default())].into_iter().collect(),
             store_version: 1,
+            ..Configuration::default()
         };
         let now = Now { mono_us: 1, wall_ms: wall_ms() };
         let mut output = Output::default();

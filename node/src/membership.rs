@@ -1,0 +1,349 @@
+//! Members come and go: what the shell does about it. The admin socket's `member` verbs become
+//! changes that the replica proposes; the links follow the configuration that rules; a node that was
+//! removed, and is no longer needed, leaves a tombstone in its data directory and stops.
+
+use std::collections::{BTreeMap, HashMap};
+use std::path::{Path, PathBuf};
+
+use config::{MemberConfig, Members};
+use paxos::{BatchId, Change, Configuration, Member, NodeId, Now, Role, Slot};
+use serde_json::json;
+use tokio::sync::oneshot;
+
+use crate::admin::AdminReply;
+use crate::clock;
+use crate::identity::hex;
+use crate::shell::Core;
+
+/// What a removed node leaves behind.
+const TOMBSTONE: &str = "tombstone";
+/// How long links to a removed member stay, so that it hears of its removal.
+const DEPARTING_US: u64 = 60_000_000;
+
+/// What an administrator may ask about members. Members are named by id or by name.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum MemberCommand {
+    List,
+    /// The newest configuration known here, as a `members.toml`.
+    Export,
+    Add(Box<NewMember>),
+    Promote(String),
+    Remove(String),
+    Replace {
+        old: String,
+        new: String,
+    },
+    /// These are the voters from now on; every other voter leaves.
+    Voters(Vec<String>),
+    /// Asks a node that this one may not know for what it lacks.
+    Meet(Box<NewMember>),
+}
+
+/// A node as its `paxos-node identity` and the inventory describe it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct NewMember {
+    pub id: NodeId,
+    pub member: Member,
+}
+
+impl MemberCommand {
+    pub const USAGE: [&str; 8] = [
+        "list",
+        "export",
+        "add ID NAME INCARNATION PUBLIC_KEY PEER CLIENT HTTP",
+        "promote MEMBER",
+        "remove MEMBER",
+        "replace OLD NEW",
+        "voters MEMBER…",
+        "meet ID NAME INCARNATION PUBLIC_KEY PEER CLIENT HTTP",
+    ];
+
+    pub fn parse(args: &[String]) -> Result<MemberCommand, String> {
+        let words: Vec<&str> = args.iter().map(String::as_str).collect();
+        match words.as_slice() {
+            ["list"] => Ok(MemberCommand::List),
+            ["export"] => Ok(MemberCommand::Export),
+            ["add", rest @ ..] => Ok(MemberCommand::Add(Box::new(NewMember::parse(rest)?))),
+            ["meet", rest @ ..] => Ok(MemberCommand::Meet(Box::new(NewMember::parse(rest)?))),
+            ["promote", node] => Ok(MemberCommand::Promote((*node).to_owned())),
+            ["remove", node] => Ok(MemberCommand::Remove((*node).to_owned())),
+            ["replace", old, new] => {
+                Ok(MemberCommand::Replace { old: (*old).to_owned(), new: (*new).to_owned() })
+            }
+            ["voters", first, rest @ ..] => {
+                let all = std::iter::once(first).chain(rest);
+                Ok(MemberCommand::Voters(all.map(|node| (*node).to_owned()).collect()))
+            }
+            _ => Err(format!("member needs one of: {}", Self::USAGE.join("; "))),
+        }
+    }
+}
+
+impl NewMember {
+    fn parse(words: &[&str]) -> Result<NewMember, String> {
+        let [id, name, incarnation, key, peer, client, http] = words else {
+            return Err(format!("seven words are needed: {}", MemberCommand::USAGE[2]));
+        };
+        let id = id.parse().ok().filter(|id| *id > 0);
+        let id = id.ok_or("the id must be a number above 0")?;
+        let incarnation = u64::from_str_radix(incarnation, 16)
+            .map_err(|_| format!("the incarnation `{incarnation}` is not 16 hex digits"))?;
+        let public_key = match *key {
+            "-" => Vec::new(),
+            key => crate::identity::parse_hex(key)
+                .filter(|key| key.len() == 32)
+                .ok_or_else(|| format!("the public key `{key}` is not 64 hex digits (or -)"))?,
+        };
+        for address in [peer, client, http] {
+            let port = address.rsplit_once(':').and_then(|(_, port)| port.parse::<u16>().ok());
+            if port.is_none_or(|port| port == 0) {
+                return Err(format!("the address `{address}` is not host:port"));
+            }
+        }
+        let member = Member {
+            name: (*name).to_owned(),
+            role: Role::Learner,
+            incarnation,
+            public_key,
+            peer_address: (*peer).to_owned(),
+            client_address: (*client).to_owned(),
+            http_address: (*http).to_owned(),
+        };
+        Ok(NewMember { id: NodeId(id), member })
+    }
+}
+
+/// What became of a change that was proposed here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Verdict {
+    Chosen {
+        number: u32,
+        slot: Slot,
+    },
+    /// Surely not done.
+    Lost,
+    /// Its slot was passed by a snapshot.
+    Unknown,
+}
+
+/// The shell's memory of changes.
+#[derive(Debug, Default)]
+pub struct Membership {
+    /// Askers that wait, by the id of their change.
+    waiting: HashMap<BatchId, oneshot::Sender<AdminReply>>,
+    /// The configuration that the links follow.
+    number: u32,
+    /// Former members that may still have to be told, until then.
+    departing: BTreeMap<NodeId, Member>,
+    departing_until_us: u64,
+    /// Nodes that were named in the file of the first start, or by an administrator: whom a node asks
+    /// that does not know the members yet.
+    introduced: BTreeMap<NodeId, Member>,
+    /// The configuration that removed this node, once nobody needs it any more.
+    pub removed: Option<u32>,
+}
+
+impl Membership {
+    pub fn new(configuration: &Configuration, initial: Configuration) -> Membership {
+        Membership {
+            number: configuration.number,
+            introduced: initial.members,
+            ..Membership::default()
+        }
+    }
+}
+
+/// Whom links may lead to: the members; for a while those who have just left; and, as long as this
+/// node is no member itself, whomever it was told of.
+pub fn reachable(
+    own: NodeId,
+    configuration: &Configuration,
+    departing: &BTreeMap<NodeId, Member>,
+    introduced: &BTreeMap<NodeId, Member>,
+) -> Configuration {
+    let mut reachable = configuration.clone();
+    let is_member = configuration.contains(own);
+    let strangers = introduced.iter().filter(|_| !is_member);
+    for (id, member) in departing.iter().chain(strangers) {
+        let is_taken =
+            |other: &Member| !member.public_key.is_empty() && other.public_key == member.public_key;
+        if *id != own && !reachable.members.values().any(is_taken) {
+            reachable.members.entry(*id).or_insert_with(|| member.clone());
+        }
+    }
+    reachable
+}
+
+impl Core {
+    /// After each turn: links follow the configuration, askers hear what became of their change.
+    pub(crate) fn follow_configuration(&mut self, now: Now) {
+        let number = self.node.configuration().number;
+        let departed = !self.membership.departing.is_empty()
+            && now.mono_us >= self.membership.departing_until_us;
+        if departed {
+            self.membership.departing.clear();
+        }
+        if number != self.membership.number {
+            self.membership.number = number;
+            self.membership.departing_until_us = now.mono_us + DEPARTING_US;
+            if let Some(former) = self.node.replica.former_configuration() {
+                let configuration = self.node.configuration();
+                let gone = former.members.iter().filter(|(id, _)| !configuration.contains(**id));
+                let gone: Vec<_> = gone.map(|(id, member)| (*id, member.clone())).collect();
+                self.membership.departing.extend(gone);
+            }
+            self.update_links();
+        } else if departed {
+            self.update_links();
+        }
+        for (id, verdict) in self.node.verdicts.drain(..) {
+            let Some(reply) = self.membership.waiting.remove(&id) else { continue };
+            let answer = match verdict {
+                Verdict::Chosen { number, slot } => {
+                    Ok(json!({ "configuration": number, "slot": slot.0.to_string() }))
+                }
+                Verdict::Lost => Err("not done: the leader changed before it was chosen; look at \
+                                      `member list` and ask again"
+                    .to_owned()),
+                Verdict::Unknown => Err("its fate is not known here: look at `member list`".into()),
+            };
+            // An asker that has gone away does not need the answer.
+            let _ = reply.send(answer);
+        }
+    }
+
+    fn update_links(&mut self) {
+        let own = self.identity.id;
+        let membership = &self.membership;
+        let configuration = self.node.configuration();
+        let reachable =
+            reachable(own, configuration, &membership.departing, &membership.introduced);
+        if let Err(error) = self.links.update_members(&reachable) {
+            tracing::error!(number = configuration.number, "links stay as they are: {error}");
+        }
+        self.meet_peers(&reachable);
+    }
+
+    /// Answers one `member` request; a change is answered once its fate is known.
+    pub(crate) fn administer_members(
+        &mut self,
+        command: MemberCommand,
+        reply: oneshot::Sender<AdminReply>,
+    ) {
+        let now = clock::now();
+        let change = match self.change_of(now, command) {
+            Ok(Asked::Change(change)) => change,
+            Ok(Asked::Answer(answer)) => {
+                let _ = reply.send(Ok(answer));
+                return;
+            }
+            Err(error) => {
+                let _ = reply.send(Err(error));
+                return;
+            }
+        };
+        match self.node.change(now, &change) {
+            Ok(id) => {
+                self.membership.waiting.insert(id, reply);
+            }
+            Err(refusal) => {
+                let _ = reply.send(Err(refusal.to_string()));
+            }
+        }
+    }
+
+    fn change_of(&mut self, now: Now, command: MemberCommand) -> Result<Asked, String> {
+        let change = match command {
+            MemberCommand::List => {
+                let configuration = self.status(now).configuration;
+                return Ok(Asked::Answer(json!(configuration)));
+            }
+            MemberCommand::Export => {
+                let toml = self.members_file().to_toml();
+                return Ok(Asked::Answer(json!({ "members_toml": toml })));
+            }
+            MemberCommand::Meet(new) => {
+                let peer = new.id;
+                self.membership.introduced.insert(peer, new.member);
+                self.update_links();
+                self.node.ask(peer);
+                return Ok(Asked::Answer(json!({ "asks": peer.0 })));
+            }
+            MemberCommand::Add(new) => {
+                let mut next = self.node.configuration().clone();
+                next.members.entry(new.id).or_insert_with(|| new.member.clone());
+                self.links.check_members(&next).map_err(|error| error.to_string())?;
+                Change::Add { node: new.id, member: new.member }
+            }
+            MemberCommand::Promote(node) => Change::Promote(self.member_id(&node)?),
+            MemberCommand::Remove(node) => Change::Remove(self.member_id(&node)?),
+            MemberCommand::Replace { old, new } => {
+                Change::Replace { old: self.member_id(&old)?, new: self.member_id(&new)? }
+            }
+            MemberCommand::Voters(nodes) => {
+                let ids = nodes.iter().map(|node| self.member_id(node));
+                Change::Voters(ids.collect::<Result<_, _>>()?)
+            }
+        };
+        Ok(Asked::Change(change))
+    }
+
+    /// A member by its name or its id.
+    fn member_id(&self, text: &str) -> Result<NodeId, String> {
+        let members = &self.node.configuration().members;
+        let by_name = members.iter().find(|(_, member)| member.name == text).map(|(id, _)| *id);
+        let by_id = || text.trim_start_matches('n').parse().ok().map(NodeId);
+        by_name.or_else(by_id).ok_or_else(|| format!("no member is called `{text}`"))
+    }
+
+    fn members_file(&self) -> Members {
+        let configuration = self.node.configuration();
+        let members = configuration.members.iter().map(|(id, member)| MemberConfig {
+            id: id.0,
+            name: member.name.clone(),
+            role: match member.role {
+                Role::Voter => config::Role::Voter,
+                Role::Learner => config::Role::Learner,
+            },
+            incarnation: format!("{:016x}", member.incarnation),
+            public_key: hex(&member.public_key),
+            peer: member.peer_address.clone(),
+            client: member.client_address.clone(),
+            http: member.http_address.clone(),
+        });
+        Members { cluster_uuid: self.identity.cluster.to_string(), members: members.collect() }
+    }
+}
+
+enum Asked {
+    Change(Change),
+    Answer(serde_json::Value),
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum TombstoneError {
+    #[error(
+        "{path} says that this node was removed from the cluster: {text}. It does not start again, \
+         and its id is never used again. Wipe its data directory; to bring the host back, format it \
+         under a new id and `paxosctl member add` it"
+    )]
+    Removed { path: PathBuf, text: String },
+    #[error("read {path}")]
+    Unreadable { path: PathBuf, source: std::io::Error },
+}
+
+/// A node with a tombstone does not start.
+pub fn refuse_tombstone(data_dir: &Path) -> Result<(), TombstoneError> {
+    let path = data_dir.join(TOMBSTONE);
+    match std::fs::read_to_string(&path) {
+        Ok(text) => Err(TombstoneError::Removed { path, text: text.trim().to_owned() }),
+        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
+        Err(source) => Err(TombstoneError::Unreadable { path, source }),
+    }
+}
+
+/// Durable when it returns.
+pub fn write_tombstone(data_dir: &Path, number: u32) -> std::io::Result<()> {
+    let text = format!("removed by configuration {number}\n");
+    crate::boot::write_durably(&data_dir.join(TOMBSTONE), &text)
+}
