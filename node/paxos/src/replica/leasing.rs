@@ -23,6 +23,10 @@ impl Replica {
         sequence: u64,
         output: &mut Output,
     ) {
+        // Nobody promises in a configuration that it does not know, or in one that is over.
+        if ballot.configuration != self.configuration.number {
+            return;
+        }
         let length_us = self.settings.grant_us();
         let content = from == self.settings.id
             || self.election.followed() == Some((from, ballot))
