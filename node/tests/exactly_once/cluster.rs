@@ -38,7 +38,7 @@ fn configuration(count: usize) -> Configuration {
         let client_address = format!("host{}:7379", place + 1);
         (id_of(place), Member { client_address, ..Member::default() })
     });
-    Configuration { number: 0, members: members.collect(), store_version: 1 }
+    Configuration { members: members.collect(), store_version: 1, ..Configuration::default() }
 }
 
 impl Cluster {
