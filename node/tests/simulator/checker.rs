@@ -88,7 +88,7 @@ impl Checker {
                 self.vote(node, *slot, *ballot, digest(record));
             }
             Record::Chosen { slot, .. } => self.must_be_chosen(node, *slot, digest(record)),
-            Record::ChosenRange { .. } => {}
+            Record::ChosenRange { .. } | Record::Configuration(_) => {}
             Record::TrimmedBelow(below) => {
                 durable.accepted = durable.accepted.split_off(below);
             }
@@ -214,7 +214,7 @@ impl Replayed {
             Record::Chosen { slot, .. } => {
                 self.accepted.insert(*slot, None);
             }
-            Record::ChosenRange { .. } => {}
+            Record::ChosenRange { .. } | Record::Configuration(_) => {}
             Record::TrimmedBelow(below) => self.trimmed_below = self.trimmed_below.max(*below),
         }
     }

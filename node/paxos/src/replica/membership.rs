@@ -74,8 +74,6 @@ impl Replica {
         let missing: Vec<NodeId> = next.voters().filter(|node| !able.contains(node)).collect();
         let needed = next.quorum_size();
         let able = next.voters().count() - missing.len();
-        // What can only make the group smaller by dead weight must not be refused: a group that has
-        // its quorum now loses nothing by letting a dead voter go.
         if able < needed {
             return Err(ChangeRefusal::CouldNotAnswer { able, needed, missing });
         }
