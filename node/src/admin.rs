@@ -54,6 +54,10 @@ pub enum AdminCommand {
     /// Members and their changes.
     Member(MemberCommand),
     Version,
+    /// Let another node lead: that one, or the best voter.
+    Transfer {
+        to: Option<u32>,
+    },
     /// Hand over, finish what waits, end.
     Stop,
 }
@@ -69,12 +73,13 @@ pub struct AdminRequest {
 pub type AdminReply = Result<Value, String>;
 
 /// Every verb with its arguments, for help texts and completion.
-pub const VERBS: [(&str, &str); 6] = [
+pub const VERBS: [(&str, &str); 7] = [
     ("status", "what this node knows of itself and the cluster"),
     ("log-level FILTER", "another trace filter until the next start, e.g. info,node=debug"),
     ("members", "the newest configuration known here"),
     ("member …", "list, export, add, promote, remove, replace, voters, meet"),
     ("version", "release and formats"),
+    ("transfer [ID]", "let another node lead: that one, or the best voter"),
     ("stop", "hand over, finish what waits, end"),
 ];
 
@@ -87,6 +92,14 @@ impl AdminCommand {
                 (AdminCommand::LogLevel { filter }, args.collect())
             }
             "member" => (AdminCommand::Member(MemberCommand::parse(&args)?), Vec::new()),
+            "transfer" => {
+                let mut args = args.into_iter();
+                let to = args.next().map(|id| {
+                    let digits = id.strip_prefix('n').unwrap_or(&id).parse();
+                    digits.map_err(|_| format!("`{id}` is no node's id, for example 2"))
+                });
+                (AdminCommand::Transfer { to: to.transpose()? }, args.collect())
+            }
             "status" => (AdminCommand::Status, args),
             "members" => (AdminCommand::Members, args),
             "version" => (AdminCommand::Version, args),

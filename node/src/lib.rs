@@ -26,6 +26,7 @@ pub mod view;
 pub mod access;
 pub mod admin;
 pub mod get;
+pub mod handover;
 pub mod http;
 pub mod identity;
 pub mod lag;

@@ -95,6 +95,8 @@ struct WaitingRead {
     hash_slot: u16,
     /// See [`Spec::is_heavy`].
     is_heavy: bool,
+    /// Confirmed by the lease, not by a round.
+    leased: bool,
     argv: Vec<Bytes>,
 }
 
@@ -102,7 +104,9 @@ struct WaitingRead {
 #[derive(Debug, Default)]
 pub struct Counts {
     pub applied_commands: u64,
+    /// Reads behind a quorum round, or in a batch; and those under a lease.
     pub reads_served: u64,
+    pub reads_leased: u64,
     pub batches_lost: u64,
     pub batches_unknown: u64,
     pub held_refused: u64,
@@ -338,7 +342,8 @@ impl Node {
             client.reads_pending += 1;
             let argv = argv.iter().map(|argument| Bytes::copy_from_slice(argument)).collect();
             let is_heavy = spec.is_heavy();
-            self.reads.push(WaitingRead { session, sequence, hash_slot, is_heavy, argv });
+            let leased = false;
+            self.reads.push(WaitingRead { session, sequence, hash_slot, is_heavy, leased, argv });
             return true;
         }
         // A write must not be seen by the reads before it, and the batch has its limits.
@@ -402,8 +407,16 @@ impl Node {
 
     // ---- one turn -----------------------------------------------------------------------------
 
-    /// Does all that can be done without waiting, and says what the world has to do.
+    /// Does all that can be done without waiting, and says what the world has to do. Time stands
+    /// still meanwhile: for a world in which it does.
     pub fn turn(&mut self, now: Now, effects: &mut Effects) {
+        self.turn_by(&mut || now, effects);
+    }
+
+    /// The same by a running clock. It is asked at the start, and again whenever reads are to be
+    /// confirmed by the lease: a time that was noted before they arrived says nothing.
+    pub fn turn_by(&mut self, clock: &mut dyn FnMut() -> Now, effects: &mut Effects) {
+        let now = clock();
         self.clients.set_now(now.mono_us);
         // What a segment opened for this turn's records may start with: nothing newer than them.
         effects.checkpoint = self.replica.checkpoint();
@@ -412,8 +425,9 @@ impl Node {
             self.propose(now);
             self.start_reads(now);
             let progress = self.settle(now, effects);
+            let leased = self.confirm_by_lease(now, clock);
             self.serve_confirmed(now, &mut read_bytes);
-            if !progress {
+            if !progress && !leased {
                 break;
             }
             self.retry_held(now);
@@ -450,6 +464,15 @@ impl Node {
         if self.reads.is_empty() || self.replica.leading().is_none() {
             return;
         }
+        let leased = self.replica.reads_under();
+        if leased.is_some_and(|ballot| self.replica.holds_lease(now, ballot)) {
+            // Served from the store, once all that has been chosen is applied.
+            return;
+        }
+        self.start_round(now);
+    }
+
+    fn start_round(&mut self, now: Now) {
         self.next_read += 1;
         let id = ReadId(self.next_read);
         if self.replica.read(now, id, &mut self.output).is_ok() {
@@ -526,6 +549,16 @@ impl Node {
     /// Asks `peer` for what this node lacks, whoever that is.
     pub fn ask(&mut self, peer: NodeId) {
         self.replica.ask(peer, &mut self.output);
+    }
+
+    /// Hands leadership over to `to`, or to the best voter: before this node stops, or because
+    /// somebody asked for it.
+    pub fn hand_over(
+        &mut self,
+        now: Now,
+        to: Option<NodeId>,
+    ) -> Result<NodeId, paxos::HandoverRefusal> {
+        self.replica.hand_over(now, to, &mut self.output)
     }
 
     // ---- views --------------------------------------------------------------------------------

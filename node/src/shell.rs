@@ -19,6 +19,7 @@ use crate::admin::AdminRequest;
 use crate::clients::{OUT_BYTES_MAX, SessionId};
 use crate::clock;
 use crate::command::User;
+use crate::handover::Handovers;
 use crate::identity::Identity;
 use crate::lag::ChosenHistory;
 use crate::membership::Membership;
@@ -68,6 +69,7 @@ pub struct Core {
     synced: Position,
     /// What the replica remembered at a position that is not synced yet, to be told to peers.
     claim: (Position, Remembered),
+    pub handovers: Handovers,
     chosen_counted: u64,
     applied_counted: u64,
     effects: Effects,
@@ -146,6 +148,7 @@ impl Core {
             chosen_counted: chosen,
             applied_counted: chosen,
             claim: (Position(0), Remembered::default()),
+            handovers: Handovers::default(),
             effects: Effects::default(),
             next_publish_us: 0,
         };
@@ -219,6 +222,7 @@ impl Core {
 
     fn on_tick(&mut self) {
         let now = clock::now();
+        self.give_up_handover(now);
         let state = &self.syncer.state;
         let can_accept = self.room.can_accept(state, &self.node.replica, now);
         self.node.set_can_accept(can_accept, state.is_full());
@@ -243,7 +247,7 @@ impl Core {
             self.tell_durable();
         }
         let mut effects = std::mem::take(&mut self.effects);
-        self.node.turn(now, &mut effects);
+        self.node.turn_by(&mut clock::now, &mut effects);
         for envelope in effects.sends.drain(..) {
             let sent = self.links.send(envelope.to, &envelope.message);
             if let (Sent::Queued, Some(peer)) = (sent, self.peer_metrics.get(&envelope.to)) {
@@ -268,7 +272,9 @@ impl Core {
         let leadership = effects.notes.iter().any(|note| {
             matches!(note, Note::Elected { .. } | Note::Deposed { .. } | Note::Following { .. })
         });
-        for note in effects.notes.drain(..) {
+        let notes = std::mem::take(&mut effects.notes);
+        for note in notes {
+            self.heed_handover(now, &note);
             self.metrics.observe_note(&note);
             trace_note(&note);
         }
@@ -334,6 +340,7 @@ impl Core {
         self.applied_counted = applied;
         let counts = &mut self.node.counts;
         self.metrics.reads_quorum.inc_by(std::mem::take(&mut counts.reads_served));
+        self.metrics.reads_lease.inc_by(std::mem::take(&mut counts.reads_leased));
         self.metrics.proposals_lost.inc_by(std::mem::take(&mut counts.batches_lost));
         self.metrics.proposals_unknown.inc_by(std::mem::take(&mut counts.batches_unknown));
         self.metrics.proposals_refused.inc_by(std::mem::take(&mut counts.held_refused));
@@ -406,11 +413,9 @@ pub async fn run(
             () = shell.wake.notified() => {}
             _ = ticker.tick() => ticked = true,
             Some(request) = admin.recv() => {
-                if shell.core.borrow_mut().administer(request) {
-                    return Ended::Asked;
-                }
+                shell.core.borrow_mut().administer(request);
             }
-            () = stop.notified() => return Ended::Asked,
+            () = stop.notified() => shell.core.borrow_mut().leave(clock::now()),
         }
         let mut core = shell.core.borrow_mut();
         if let Some(failure) = core.syncer.state.failure() {
@@ -430,6 +435,9 @@ pub async fn run(
         let more = core.turn();
         if let Some(number) = core.membership.removed {
             return Ended::Removed(number);
+        }
+        if core.has_left(clock::now()) {
+            return Ended::Asked;
         }
         if more {
             shell.wake.notify_one();

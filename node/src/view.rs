@@ -253,7 +253,7 @@ impl Core {
             log_holes: replica.hole_count(),
             proposals_pending: pending,
             stalled_ms: now.mono_us.saturating_sub(self.progress.1) / 1_000,
-            lease_remaining_us: 0,
+            lease_remaining_us: self.node.replica.lease_remaining_us(now),
             peers,
             can_accept: can_accept_reason.is_none(),
             can_accept_reason,
@@ -287,16 +287,15 @@ impl Core {
         words
     }
 
-    /// Carries out one request of the admin socket. True when the node is to stop.
-    pub fn administer(&mut self, request: AdminRequest) -> bool {
+    /// Carries out one request of the admin socket.
+    pub fn administer(&mut self, request: AdminRequest) {
         let AdminRequest { command, reply } = request;
         if let AdminCommand::Member(command) = command {
-            self.administer_members(command, reply);
-            return false;
+            return self.administer_members(command, reply);
         }
         let now = clock::now();
-        let stops = command == AdminCommand::Stop;
         let answer = match command {
+            AdminCommand::Transfer { to } => return self.transfer(now, to, reply),
             AdminCommand::Status => Ok(serde_json::json!(self.status(now))),
             AdminCommand::Members => Ok(serde_json::json!(self.status(now).configuration)),
             AdminCommand::Version => Ok(serde_json::json!({
@@ -308,11 +307,13 @@ impl Core {
                 (self.set_filter)(&filter).map(|()| serde_json::json!({ "filter": filter }))
             }
             AdminCommand::Member(_) => unreachable!("answered above"),
-            AdminCommand::Stop => Ok(serde_json::json!({ "stopping": true })),
+            AdminCommand::Stop => {
+                self.leave(now);
+                Ok(serde_json::json!({ "stopping": true }))
+            }
         };
         // An asker that has gone away does not need the answer.
         let _ = reply.send(answer);
-        stops
     }
 }
 
