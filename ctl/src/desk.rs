@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 use std::path::PathBuf;
+use std::process::ExitCode;
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
@@ -101,6 +102,16 @@ pub async fn dial(
     deploy::fleet::connect(hosts, parallel).await
 }
 
+/// Hosts that were left out, on request, make a run a partial one.
+pub fn left_out(errors: Vec<deploy::Error>) -> Result<ExitCode, Error> {
+    match deploy::Error::all(errors) {
+        None => Ok(crate::ui::OK),
+        Some(error) => Err(Error::new(Word::Partly, "all but the hosts that cannot be reached")
+            .hint("run the command again when they are back")
+            .and(error.into())),
+    }
+}
+
 /// Dials hosts where all of them are needed.
 pub async fn dial_all(
     context: &Context,
@@ -137,7 +148,7 @@ pub fn watch(context: &Context) -> Watch {
     let (interrupt, stopper) = (context.interrupt.clone(), watch.clone());
     tokio::spawn(async move {
         interrupt.requested().await;
-        stopper.stop();
+        stopper.stop("asked to, by Ctrl-C or --timeout");
     });
     watch
 }

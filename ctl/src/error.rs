@@ -168,9 +168,9 @@ impl From<deploy::Error> for Error {
             deploy::Kind::Ssh => Word::Ssh,
             deploy::Kind::Remote => Word::Remote,
             deploy::Kind::Unavailable => Word::Unavailable,
-            deploy::Kind::Guard => Word::Guard,
+            deploy::Kind::Guard | deploy::Kind::Moved => Word::Guard,
             deploy::Kind::Lock => Word::Lock,
-            deploy::Kind::Partly => Word::Partly,
+            deploy::Kind::Partly | deploy::Kind::Stopped => Word::Partly,
             deploy::Kind::Internal => Word::Internal,
         };
         Error {

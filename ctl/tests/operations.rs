@@ -36,7 +36,7 @@ fn pitfall_89_a_failed_step_is_told() {
         assert!(said.stderr.contains("run the same command again"), "{}", said.stderr);
         site.lab.output("n3", "kill $(pidof python3)").unwrap();
     } else {
-        eprintln!("skipped: a taken port, as there is no python3 to take it");
+        support::skipped("a taken port, as there is no python3 to take it");
     }
     site.ctl(inventory, &["up"]).expect(0);
     site.ctl(inventory, &["status", "--wait", "healthy"]).expect(0);
@@ -70,7 +70,7 @@ fn pitfall_90_a_run_that_broke_off_is_finished_by_the_next() {
         killed += usize::from(begun);
         // PITFALL 92: the lock of the dead is not for ever; nobody waits half a minute in a test.
         for host in site.lab.host_names() {
-            site.lab.output(&host, "touch -c -d '-31 seconds' /opt/paxos/lock").unwrap();
+            site.expire_lock(&host);
         }
     }
     assert!(killed >= 4, "only {killed} runs were killed in their phase");
@@ -95,9 +95,7 @@ fn pitfall_90_a_run_that_broke_off_is_finished_by_the_next() {
 fn pitfall_92_a_lock_says_who_holds_it_and_ends_by_itself() {
     let Some(site) = Site::new("locked", 3) else { return };
     let inventory = &site.open_inventory();
-    let lock = "mkdir -p /opt/paxos && echo '{\"token\":\"abc\",\"who\":\"ann@desk\",\"what\":\"upgrade\",\
-                \"since\":\"2026-01-02T03:04:05Z\"}' > /opt/paxos/lock";
-    site.lab.output("n2", lock).unwrap();
+    site.leave_lock("n2", 0);
     let said = site.ctl(inventory, &["up"]).expect(8);
     for word in ["error[LOCK] n2", "ann@desk", "`upgrade`", "2026-01-02T03:04:05Z", "lock release"]
     {
@@ -112,7 +110,7 @@ fn pitfall_92_a_lock_says_who_holds_it_and_ends_by_itself() {
     site.ctl(inventory, &["audit"]).expect(0).says("lock release (of ann@desk");
 
     // An expired one stops nobody.
-    site.lab.output("n3", &format!("{lock}; touch -d '-31 seconds' /opt/paxos/lock")).unwrap();
+    site.leave_lock("n3", 31);
     site.ctl(inventory, &["up"]).expect(0);
 }
 
@@ -129,7 +127,7 @@ fn pitfall_95_two_runs_never_overlap() {
     let both = [one, two].map(|tool| Said::of(tool.wait_with_output().unwrap()));
     let codes = [both[0].code, both[1].code];
     assert!(codes.contains(&0), "{both:?}");
-    assert!(codes.iter().all(|code| [0, 8].contains(code)), "{both:?}");
+    assert!(codes.iter().all(|code| [0, 7, 8].contains(code)), "{both:?}");
     site.ctl(inventory, &["up"]).expect(0).says("No changes");
     for host in site.lab.host_names() {
         assert_eq!(site.lab.processes(&host, "paxos-node").unwrap().len(), 1, "on {host}");
@@ -336,7 +334,7 @@ fn a_new_release_replaces_the_running_one_node_by_node() {
     fs::write(&source, shim).unwrap();
     let compiled = std::process::Command::new("cc").arg("-o").arg(&binary).arg(&source).status();
     if !compiled.is_ok_and(|status| status.success()) {
-        return;
+        return support::skipped("cc cannot compile (Debian: gcc, libc6-dev)");
     }
     let said = site.ctl(inventory, &["up"]).expect(9);
     assert!(said.stderr.contains("went back to"), "{}", said.stderr);

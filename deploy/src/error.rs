@@ -17,8 +17,12 @@ pub enum Kind {
     Guard,
     /// Somebody else holds the operator lock.
     Lock,
+    /// The hosts are no longer as they were when the plan was made.
+    Moved,
     /// Some hosts are done and some are not.
     Partly,
+    /// Asked to stop between two steps: nothing failed.
+    Stopped,
     /// Our own doing.
     Internal,
 }

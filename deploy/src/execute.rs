@@ -1,16 +1,19 @@
 //! Carries a plan out: phase by phase, host by host, each step once. It has no choices of its own;
-//! what it adds is the second half of each pair of checks (the quorum, asked again right before a
-//! node is taken away), and an honest account of where it stopped.
+//! what it adds is the second half of each pair of checks (the quorum, asked again under the lock
+//! right before any node is taken away), and an honest account of where it stopped.
 
+use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, SystemTime};
 
 use crate::audit;
 use crate::error::{Error, Kind, Result};
+use crate::facts::{self, Facts};
 use crate::fleet::{Fleet, Member, Watch};
+use crate::guard;
 use crate::lock::{Holder, Lock};
 use crate::phases;
-use crate::plan::{HostPlan, Plan, Step};
+use crate::plan::{HostPlan, Plan, Quorum, Step};
 use crate::procedures::Phase;
 use crate::stamp;
 
@@ -120,11 +123,36 @@ impl<'a> Run<'a> {
 
     /// Between two steps: the place where Ctrl-C and a lost lock stop us.
     pub(crate) fn pause(&self, next: &str) -> Result<()> {
-        if self.watch.is_stopped() {
-            return Err(Error::new(Kind::Partly, format!("stopped before: {next}"))
-                .because("asked to: Ctrl-C, --timeout, or a lost operator lock"));
+        match self.watch.stopped_because() {
+            None => Ok(()),
+            Some(why) => {
+                Err(Error::new(Kind::Stopped, format!("stopped before: {next}")).because(why))
+            }
         }
-        Ok(())
+    }
+
+    /// May these nodes be taken away now? Asked of the nodes themselves, right before it is done:
+    /// since the plan was made another operator may have stopped one, or one may have died.
+    pub(crate) async fn ask_the_guard(&self, taken: &BTreeSet<u32>) -> Result<()> {
+        if self.plan.quorum == Quorum::MayGo {
+            return Ok(());
+        }
+        let (now, _) = facts::survey(self.fleet).await;
+        let seen: Vec<(u32, Option<&Facts>)> =
+            self.inventory.hosts.iter().map(|host| (host.id, now.get(&host.id))).collect();
+        let max_lag_slots = self.inventory.guard.max_lag_slots;
+        let voters = guard::voters(&self.inventory.hosts, &seen, max_lag_slots);
+        guard::may_take(&voters, taken).map_err(|refusal| {
+            let error = Error::new(Kind::Guard, "take nodes away, as the cluster is now")
+                .because(refusal)
+                .hint(
+                    "look: `paxosctl status`; run the command again when the others have caught up",
+                );
+            match taken.first().and_then(|id| self.inventory.host_by_id(*id)) {
+                Some(host) if taken.len() == 1 => error.on(&*host.name),
+                _ => error,
+            }
+        })
     }
 
     fn account(&self, phase: Phase, error: Error) -> Error {

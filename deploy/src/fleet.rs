@@ -1,8 +1,7 @@
 //! All hosts of a command at once: connected in parallel within a bound, each with its own outcome,
 //! and what happens told as it happens.
 
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use tokio::sync::Semaphore;
 use tokio::task::JoinSet;
@@ -39,7 +38,7 @@ pub enum Event {
 #[derive(Clone)]
 pub struct Watch {
     tell: Arc<dyn Fn(Event) + Send + Sync>,
-    stop: Arc<AtomicBool>,
+    stop: Arc<OnceLock<String>>,
 }
 
 impl std::fmt::Debug for Watch {
@@ -58,13 +57,14 @@ impl Watch {
         Watch::new(|_| {})
     }
 
-    /// Asks to stop before the next step.
-    pub fn stop(&self) {
-        self.stop.store(true, Ordering::SeqCst);
+    /// Asks to stop before the next step. The first reason is the one that is told.
+    pub fn stop(&self, because: impl Into<String>) {
+        let _ = self.stop.set(because.into());
     }
 
-    pub fn is_stopped(&self) -> bool {
-        self.stop.load(Ordering::SeqCst)
+    /// Why, once it was asked to.
+    pub fn stopped_because(&self) -> Option<&str> {
+        self.stop.get().map(String::as_str)
     }
 
     pub fn phase(&self, title: &'static str) {

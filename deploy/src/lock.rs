@@ -1,7 +1,10 @@
 //! The operator lock: one change to a cluster at a time. It lives on the hosts, says who holds it,
-//! for what and since when, and vanishes by itself: a holder renews it every five seconds, and by
-//! the host's own clock it is free thirty seconds after the last renewal. So a dead laptop locks
-//! nobody out, however long its sshd session lingers.
+//! for what and since when, and vanishes by itself: a holder renews it every five seconds, and it is
+//! free thirty seconds after the last renewal. So a dead laptop locks nobody out, however long its
+//! sshd session lingers. The seconds are those since the host's boot, which no clock that is set can
+//! stretch or cut.
+//!
+//! A renewal only ever renews: a holder whose lock was freed does not take it again, it stops.
 //!
 //! It is taken on the hosts in id order, so that two takers meet at the first; it is held when a
 //! majority has it.
@@ -13,7 +16,7 @@ use serde::{Deserialize, Serialize};
 use tokio::task::JoinHandle;
 
 use crate::error::{Error, Kind, Result};
-use crate::fleet::{Fleet, Watch};
+use crate::fleet::{Fleet, Member, Watch};
 use crate::ssh::{Session, quote};
 
 pub const RENEW_EVERY: Duration = Duration::from_secs(5);
@@ -22,6 +25,8 @@ const _: () = assert!(RENEW_EVERY.as_secs() * 4 < EXPIRES_AFTER.as_secs());
 
 /// What `flock` answers for us when somebody else holds the lock.
 const HELD: i32 = 75;
+/// What a renewal answers when the lock is no longer there.
+const FREED: i32 = 76;
 
 /// Who holds it, as written into the lock file.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -72,19 +77,22 @@ impl Lock {
             match take_on(&member.session, &member.host, &holder).await {
                 Ok(()) => taken.push(member.clone()),
                 Err(error) => {
-                    for member in &taken {
-                        let _ = release_on(&member.session, &member.host, &holder).await;
-                    }
+                    // Also where it failed: it may have been written before the time ran out.
+                    taken.push(member.clone());
+                    give_back(&taken, &holder).await;
                     return Err(error);
                 }
             }
         }
         let needed = hosts_in_all / 2 + 1;
         if taken.len() < needed {
-            return Err(Error::new(Kind::Ssh, "take the operator lock").because(format!(
-                "it takes {needed} of {hosts_in_all} hosts, {} answered",
-                taken.len()
-            )));
+            give_back(&taken, &holder).await;
+            return Err(Error::new(Kind::Ssh, "take the operator lock")
+                .because(format!(
+                    "it takes {needed} of {hosts_in_all} hosts, {} answered",
+                    taken.len()
+                ))
+                .hint("bring the others up, or take them out of the inventory"));
         }
         let renewal = tokio::spawn(renew(fleet.clone(), holder.clone(), needed, watch.clone()));
         Ok(Lock { holder, fleet, renewal })
@@ -105,6 +113,13 @@ impl Lock {
     }
 }
 
+/// Frees what an attempt had taken. What cannot be freed expires.
+async fn give_back(taken: &[Member], holder: &Holder) {
+    for member in taken {
+        let _ = release_on(&member.session, &member.host, holder).await;
+    }
+}
+
 impl Drop for Lock {
     fn drop(&mut self) {
         // Without renewal it is free after EXPIRES_AFTER, whatever happened to us.
@@ -114,10 +129,7 @@ impl Drop for Lock {
 
 /// The lock on one host, if there is one.
 pub async fn look(session: &Session, host: &hosts::Host) -> Result<Option<Found>> {
-    let path = quote(&path(host));
-    let script = format!(
-        "[ -f {path} ] || exit 0; echo $(( $(date +%s) - $(stat -c %Y {path}) )); cat {path}"
-    );
+    let script = format!("{}[ ! -f \"$lock\" ] || show", prelude(host));
     let said = session.run("look at the operator lock", &script).await?;
     Ok(parse(&said))
 }
@@ -137,7 +149,7 @@ async fn renew(fleet: Arc<Fleet>, holder: Holder, needed: usize, watch: Watch) {
                 |_| true,
                 |member| {
                     let holder = holder.clone();
-                    async move { take_on(&member.session, &member.host, &holder).await }
+                    async move { renew_on(&member.session, &member.host, &holder).await }
                 },
             )
             .await;
@@ -145,37 +157,80 @@ async fn renew(fleet: Arc<Fleet>, holder: Holder, needed: usize, watch: Watch) {
         if good >= needed {
             last_good = tokio::time::Instant::now();
         }
-        let lost = outcomes
-            .iter()
-            .any(|(_, outcome)| matches!(outcome, Err(error) if error.kind == Kind::Lock));
+        let mut errors = outcomes.into_iter().filter_map(|(_, outcome)| outcome.err());
+        if let Some(lost) = errors.find(|error| error.kind == Kind::Lock) {
+            watch.stop(format!("the operator lock was lost: {lost}"));
+        }
         // A renewal that took long counts from its beginning, so we stop well before it expires.
-        if lost || last_good.elapsed() > EXPIRES_AFTER / 2 {
-            watch.stop();
+        if last_good.elapsed() > EXPIRES_AFTER / 2 {
+            watch.stop("the operator lock could not be renewed in time on a majority of the hosts");
         }
     }
 }
 
 async fn take_on(session: &Session, host: &hosts::Host, holder: &Holder) -> Result<()> {
     let doing = "take the operator lock";
-    let text = serde_json::to_string(holder).expect("a holder is four strings");
     let folder = quote(&host.deploy_dir.display().to_string());
-    let (path, text, token) = (quote(&path(host)), quote(&text), quote(&holder.token));
-    let expires = EXPIRES_AFTER.as_secs();
-    // The look and the write are one step under flock, so that two takers cannot both win.
+    let (token, expires) = (quote(&holder.token), EXPIRES_AFTER.as_secs());
     let script = format!(
         r#"mkdir -p {folder} || exit 1
-exec 9>>{path}.guard; flock -w 5 9 || exit 1
-if [ -f {path} ]; then
-  age=$(( $(date +%s) - $(stat -c %Y {path}) ))
-  if [ $age -lt {expires} ] && ! grep -qF {token} {path}; then echo $age; cat {path}; exit {HELD}; fi
-fi
-printf '%s\n' {text} > {path}.$$ && mv -f {path}.$$ {path}
-"#
+{}alone
+if [ -f "$lock" ] && [ "$(age)" -lt {expires} ] && ! grep -qF {token} "$lock"; then show; exit {HELD}; fi
+{}"#,
+        prelude(host),
+        write(holder)
     );
-    let output = session.try_run(doing, &script, Duration::from_secs(10)).await?;
+    change(session, host, doing, &script).await
+}
+
+/// Only what is ours is renewed: a lock that was freed or taken over is not taken again.
+async fn renew_on(session: &Session, host: &hosts::Host, holder: &Holder) -> Result<()> {
+    let token = quote(&holder.token);
+    let script = format!(
+        r#"{}alone
+[ -f "$lock" ] || exit {FREED}
+if ! grep -qF {token} "$lock"; then show; exit {HELD}; fi
+{}"#,
+        prelude(host),
+        write(holder)
+    );
+    change(session, host, "renew the operator lock", &script).await
+}
+
+/// The lock file is a line that says when it was renewed, then the holder. Renewed at another boot
+/// means: not since this one.
+fn prelude(host: &hosts::Host) -> String {
+    format!(
+        r#"lock={}
+boot=$(cat /proc/sys/kernel/random/boot_id); now=$(cut -d. -f1 /proc/uptime)
+age() {{
+  read -r renewed_boot renewed_at < "$lock"
+  if [ "$renewed_boot" = "$boot" ]; then echo $((now - renewed_at)); else echo "$now"; fi
+}}
+show() {{ age; tail -n 1 "$lock"; }}
+alone() {{ exec 9>>"$lock.guard"; flock -w 5 9 || exit 1; }}
+"#,
+        quote(&path(host))
+    )
+}
+
+/// The look before it and this are one step under flock (`alone`), so that two takers cannot both
+/// win.
+fn write(holder: &Holder) -> String {
+    let text = serde_json::to_string(holder).expect("a holder is four strings");
+    format!(
+        r#"printf '%s %s\n%s\n' "$boot" "$now" {} > "$lock.$$" && mv -f "$lock.$$" "$lock"
+"#,
+        quote(&text)
+    )
+}
+
+async fn change(session: &Session, host: &hosts::Host, doing: &str, script: &str) -> Result<()> {
+    let output = session.try_run(doing, script, Duration::from_secs(10)).await?;
     match output.status {
         0 => Ok(()),
         HELD => Err(held(host, parse(&output.stdout))),
+        FREED => Err(Error::new(Kind::Lock, doing).on(&*host.name).because("somebody freed it")),
         status => Err(Error::new(Kind::Remote, doing)
             .on(&*host.name)
             .because(output.stderr.trim())
@@ -189,8 +244,14 @@ printf '%s\n' {text} > {path}.$$ && mv -f {path}.$$ {path}
 }
 
 async fn release_on(session: &Session, host: &hosts::Host, holder: &Holder) -> Result<()> {
-    let (path, token) = (quote(&path(host)), quote(&holder.token));
-    let script = format!("if grep -qF {token} {path} 2>/dev/null; then rm -f {path}; fi");
+    let token = quote(&holder.token);
+    let script = format!(
+        r#"{}[ -d "${{lock%/*}}" ] || exit 0
+alone
+if grep -qF {token} "$lock" 2>/dev/null; then rm -f "$lock"; fi
+"#,
+        prelude(host)
+    );
     session.run("free the operator lock", &script).await.map(drop)
 }
 

@@ -19,7 +19,7 @@ use serde::Serialize;
 
 use crate::digest;
 use crate::error::{Error, Kind, Result};
-use crate::facts::{Data, Facts};
+use crate::facts::{Data, Facts, Process};
 use crate::release::Release;
 use crate::render;
 
@@ -30,10 +30,21 @@ pub struct Plan {
     pub cluster_uuid: String,
     pub hosts: Vec<HostPlan>,
     pub voters: usize,
+    pub quorum: Quorum,
     /// What is odd, but stops nothing.
     pub notes: Vec<String>,
     /// Digests of all that the plan rests on.
     pub pins: BTreeMap<String, String>,
+}
+
+/// Whether nodes may be taken away although the rest is no quorum.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Quorum {
+    /// The guard is asked right before each node is taken away.
+    Keep,
+    /// The whole cluster stops, somebody said so, or one or two voters leave no other way.
+    MayGo,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -48,7 +59,17 @@ pub struct HostPlan {
     #[serde(skip)]
     pub node_toml: String,
     #[serde(skip)]
-    pub old_release: Option<String>,
+    pub former: Option<Former>,
+}
+
+/// What a node runs before it is restarted, and goes back to if it does not come up. Taken from the
+/// process, not from the files: a run that broke off may have changed those already.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Former {
+    /// The release folder, if the host still has it.
+    pub release: Option<String>,
+    /// sha-256 of its `node.toml`; unknown when the pidfile was lost.
+    pub config: Option<String>,
 }
 
 /// One thing done to one host.
@@ -115,6 +136,7 @@ pub fn up(wish: &Wish<'_>, facts: &BTreeMap<u32, Facts>) -> Result<Plan> {
         cluster_uuid,
         hosts: Vec::new(),
         voters: inventory.voters().count(),
+        quorum: if inventory.voters().count() <= 2 { Quorum::MayGo } else { Quorum::Keep },
         notes: refuse::membership_notes(inventory, facts),
         pins: pins(wish, facts),
     };
@@ -127,11 +149,12 @@ pub fn up(wish: &Wish<'_>, facts: &BTreeMap<u32, Facts>) -> Result<Plan> {
     Ok(plan)
 }
 
-/// Stopping nodes, and perhaps removing their data. Whoever asks for it has been through the guard.
+/// Stopping nodes, and perhaps removing their data.
 pub fn down(
     inventory: &hosts::Inventory,
     hosts: &[&hosts::Host],
     facts: &BTreeMap<u32, Facts>,
+    quorum: Quorum,
     wipe: bool,
 ) -> Result<Plan> {
     if wipe {
@@ -158,7 +181,7 @@ pub fn down(
             steps,
             release: None,
             node_toml: String::new(),
-            old_release: found.current.clone(),
+            former: None,
         })
     };
     Ok(Plan {
@@ -166,6 +189,7 @@ pub fn down(
         cluster_uuid: String::new(),
         hosts: hosts.iter().filter_map(host_plan).collect(),
         voters: inventory.voters().count(),
+        quorum,
         notes: Vec::new(),
         pins: BTreeMap::new(),
     })
@@ -238,8 +262,21 @@ fn host_plan(wish: &Wish<'_>, host: &hosts::Host, facts: &Facts, uuid: &str) -> 
         steps,
         release: Some(release.clone()),
         node_toml,
-        old_release: facts.current.clone(),
+        former: facts.process.as_ref().map(|process| former(process, facts)),
     })
+}
+
+/// What was shown is not what would be done now; so nothing is.
+pub fn moved(doing: &str) -> Error {
+    Error::new(Kind::Moved, doing)
+        .because("the hosts have changed since it was made")
+        .hint("nothing was done; run the command again")
+}
+
+fn former(process: &Process, facts: &Facts) -> Former {
+    let runs = digest::release_name(&process.digest);
+    let release = facts.releases.iter().find(|there| *there == runs).cloned();
+    Former { release, config: process.config.clone() }
 }
 
 fn pins(wish: &Wish<'_>, facts: &BTreeMap<u32, Facts>) -> BTreeMap<String, String> {
@@ -263,6 +300,14 @@ impl Plan {
         names.dedup();
         let moved = |name: &&String| self.pins.get(*name) != saved.get(*name);
         names.into_iter().filter(moved).cloned().collect()
+    }
+
+    /// Whether this plan does to a host what `shown` did not say it would.
+    pub fn goes_beyond(&self, shown: &Plan) -> bool {
+        let said = |host: &HostPlan, step: &Step| {
+            shown.hosts.iter().any(|known| known.id == host.id && known.steps.contains(step))
+        };
+        self.hosts.iter().any(|host| host.steps.iter().any(|step| !said(host, step)))
     }
 
     pub fn is_empty(&self) -> bool {

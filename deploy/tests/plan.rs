@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use deploy::digest;
 use deploy::facts::{Data, Facts, Identity, Process};
-use deploy::plan::{self, Plan, Wish};
+use deploy::plan::{self, Former, Plan, Quorum, Wish};
 use deploy::release::Release;
 use deploy::render;
 
@@ -107,6 +107,43 @@ fn pitfall_90_a_config_written_but_never_started_is_seen() {
     ");
 }
 
+/// The way back is what runs: a run that broke off may have changed link and file already.
+#[test]
+fn pitfall_90_a_node_would_go_back_to_what_it_runs() {
+    let (runs, config) = ("b".repeat(64), "c".repeat(64));
+    let mut world = World::running();
+    let process = world.of(1).process.as_mut().unwrap();
+    process.digest = runs;
+    process.config = Some(config.clone());
+    let former = |world: &World| world.plan().unwrap().hosts[0].former.clone().unwrap();
+    // `current` and `node.toml` are new; the release that runs has been swept out, or is still there.
+    assert_eq!(former(&world), Former { release: None, config: Some(config.clone()) });
+    world.of(1).releases.push("b".repeat(12));
+    assert_eq!(former(&world), Former { release: Some("b".repeat(12)), config: Some(config) });
+    assert_eq!(World::new().plan().unwrap().hosts[0].former, None);
+}
+
+/// Asked twice, before the question and under the lock: only what was shown is done, but somebody
+/// else may have done a part of it.
+#[test]
+fn a_plan_goes_beyond_another_by_any_step_that_was_not_shown() {
+    let mut world = World::running();
+    world.of(2).process = None;
+    let hosts: Vec<&hosts::Host> = world.inventory.hosts.iter().collect();
+    let down = |facts: &BTreeMap<u32, Facts>| {
+        plan::down(&world.inventory, &hosts, facts, Quorum::Keep, false).unwrap()
+    };
+    let shown = down(&world.facts);
+    let mut fewer = world.facts.clone();
+    fewer.get_mut(&1).unwrap().process = None;
+    assert!(!down(&fewer).goes_beyond(&shown));
+    let mut more = world.facts.clone();
+    more.get_mut(&2).unwrap().process = World::running().of(2).process.clone();
+    assert!(down(&more).goes_beyond(&shown));
+    // The guard is asked about what `up` restarts, unless there is no way to keep the quorum.
+    assert_eq!(World::running().plan().unwrap().quorum, Quorum::Keep);
+}
+
 #[test]
 fn a_node_that_lost_its_disk_is_never_formatted_again() {
     let mut world = World::running();
@@ -148,17 +185,21 @@ fn foreign_and_unreadable_data_is_refused() {
 
 #[test]
 fn pitfall_52_a_wipe_removes_only_what_is_known_to_be_ours() {
-    let mut world = World::running();
+    let world = World::running();
     let hosts: Vec<&hosts::Host> = world.inventory.hosts.iter().collect();
-    let plan = plan::down(&world.inventory, &hosts, &world.facts, true).unwrap();
+    let down = |facts: &BTreeMap<u32, Facts>, wipe| {
+        plan::down(&world.inventory, &hosts, facts, Quorum::MayGo, wipe)
+    };
+    let plan = down(&world.facts, true).unwrap();
     assert_eq!(plan.summary(), "Plan: 3 to stop, the data of 3 to remove for good.");
     let foreign = Identity { cluster_uuid: "ff".to_owned(), ..identity(2) };
     for data in [Data::Unread { files: 3 }, Data::Identity(foreign)] {
-        world.facts.get_mut(&2).unwrap().data = data;
-        let refused = plan::down(&world.inventory, &hosts, &world.facts, true).unwrap_err();
+        let mut facts = world.facts.clone();
+        facts.get_mut(&2).unwrap().data = data;
+        let refused = down(&facts, true).unwrap_err();
         assert_eq!((refused.kind, refused.host.as_deref()), (deploy::Kind::Guard, Some("n2")));
         // Stopping touches no data.
-        plan::down(&world.inventory, &hosts, &world.facts, false).unwrap();
+        down(&facts, false).unwrap();
     }
 }
 

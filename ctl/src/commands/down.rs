@@ -7,7 +7,7 @@ use std::time::Instant;
 use deploy::execute::{self, Run};
 use deploy::facts::Facts;
 use deploy::guard;
-use deploy::plan::{self, Plan};
+use deploy::plan::{self, Plan, Quorum};
 use deploy::procedures;
 use hosts::{Host, Inventory};
 
@@ -15,7 +15,6 @@ use crate::cli::Context;
 use crate::commands::plan as plan_verb;
 use crate::desk;
 use crate::error::{Error, Word};
-use crate::ui;
 
 /// Stop nodes gracefully. Data stays, unless `--wipe` removes that of the whole cluster.
 ///
@@ -32,6 +31,9 @@ pub struct Args {
     /// Stop the selected nodes although the rest is no quorum.
     #[arg(long)]
     accept_quorum_loss: bool,
+    /// Leave out hosts that cannot be reached; exits with 9.
+    #[arg(long, conflicts_with = "wipe")]
+    skip_unreachable: bool,
 }
 
 pub async fn run(args: Args, context: &Context) -> Result<ExitCode, Error> {
@@ -52,34 +54,55 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, Error> {
     let (facts, mut unread) = deploy::facts::survey(&fleet).await;
     unread.extend(errors);
     unread.retain(|error| hosts.iter().any(|host| error.host.as_deref() == Some(&host.name)));
-    if let Some(error) = deploy::Error::all(unread) {
-        return Err(Error::from(error));
+    if !args.skip_unreachable
+        && let Some(error) = deploy::Error::all(unread.clone())
+    {
+        return Err(refused_for_the_unreachable(&args, error));
     }
-    let plan = plan::down(&inventory, &hosts, &facts, args.wipe)?;
+    let quorum = if whole || args.accept_quorum_loss { Quorum::MayGo } else { Quorum::Keep };
+    let look_at =
+        |facts: &BTreeMap<u32, Facts>| plan::down(&inventory, &hosts, facts, quorum, args.wipe);
+    let plan = look_at(&facts)?;
     if !context.json() && !plan.is_empty() {
         context.ui.data(plan_verb::render(context, &plan));
     }
     if plan.is_empty() || context.global.dry_run {
         report(context, &plan, args.wipe, None, began);
-        return Ok(ui::OK);
+        return desk::left_out(unread);
     }
-    if !whole {
-        ask_the_guard(&args, &inventory, &hosts, &facts)?;
+    if quorum == Quorum::Keep {
+        ask_the_guard(&inventory, &hosts, &facts)?;
     }
     ask_the_person(&args, context, &inventory, &hosts, &facts)?;
     let watch = desk::watch(context);
     let procedure = if args.wipe { procedures::DOWN_AND_WIPE } else { procedures::DOWN };
     let what = if args.wipe { "down --wipe" } else { "down" };
     let (audit_id, ()) = execute::under_lock(&inventory, &fleet, what, &watch, async || {
-        Run::new(&inventory, &plan, &fleet, &watch).walk(procedure).await
+        // A person may have thought for minutes: look again, now that nobody else changes anything.
+        let now = look_at(&deploy::facts::survey(&fleet).await.0)?;
+        if now.goes_beyond(&plan) {
+            return Err(plan::moved("stop what was shown"));
+        }
+        Run::new(&inventory, &now, &fleet, &watch).walk(procedure).await
     })
     .await?;
     report(context, &plan, args.wipe, Some(&audit_id), began);
-    Ok(ui::OK)
+    desk::left_out(unread)
 }
 
+fn refused_for_the_unreachable(args: &Args, error: deploy::Error) -> Error {
+    let hint = if args.wipe {
+        "data goes only when every node has stopped: bring the host up first, or take it out of \
+         the inventory"
+    } else {
+        "`--skip-unreachable` stops the rest"
+    };
+    Error::from(error).and_hint(hint)
+}
+
+/// A first look, so that a person is not asked in vain. The one that counts is asked under the lock.
+
 fn ask_the_guard(
-    args: &Args,
     inventory: &Inventory,
     hosts: &[&Host],
     facts: &BTreeMap<u32, Facts>,
@@ -88,15 +111,12 @@ fn ask_the_guard(
         inventory.hosts.iter().map(|host| (host.id, facts.get(&host.id))).collect();
     let voters = guard::voters(&inventory.hosts, &seen, inventory.guard.max_lag_slots);
     let taken: BTreeSet<u32> = hosts.iter().map(|host| host.id).collect();
-    match guard::may_take(&voters, &taken) {
-        Err(refusal) if !args.accept_quorum_loss => {
-            Err(Error::new(Word::Guard, "stop the selected nodes").because(refusal).hint(
-                "wait until the others have caught up (`paxosctl status`), stop fewer, or say \
-                 `--accept-quorum-loss`",
-            ))
-        }
-        _ => Ok(()),
-    }
+    guard::may_take(&voters, &taken).map_err(|refusal| {
+        Error::new(Word::Guard, "stop the selected nodes").because(refusal).hint(
+            "wait until the others have caught up (`paxosctl status`), stop fewer, or say \
+             `--accept-quorum-loss`",
+        )
+    })
 }
 
 fn ask_the_person(

@@ -5,6 +5,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
+use deploy::Kind;
 use deploy::execute::{self, Run};
 use deploy::fleet::{Fleet, Watch};
 use deploy::plan::Plan;
@@ -16,7 +17,6 @@ use crate::cli::{self, Context};
 use crate::commands::plan;
 use crate::desk;
 use crate::error::{Error, Word};
-use crate::ui;
 
 /// Make the hosts what the inventory says: copy, configure, start, wait for a leader.
 ///
@@ -27,7 +27,7 @@ pub struct Args {
     /// How long the nodes may take to find a leader and catch up.
     #[arg(long, value_name = "TIME", default_value = "60s", value_parser = cli::duration)]
     settle: Duration,
-    /// Wait this long for a lock that somebody else holds.
+    /// Wait this long for a lock that somebody else holds, then plan anew and go on.
     #[arg(long, value_name = "TIME", value_parser = cli::duration)]
     lock_wait: Option<Duration>,
     /// Carry out exactly this plan of `plan --out`, or nothing if anything has moved since.
@@ -67,25 +67,46 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, Error> {
         return Err(Error::from(error).and_hint(hint));
     }
     let work = Work { inventory: &inventory, releases, fleet, skipped };
-    let first = first_plan(&args, &work).await?;
+    let deadline = args.lock_wait.map(|wait| began + wait);
+    let is_patient = || {
+        deadline.is_some_and(|deadline| Instant::now() < deadline)
+            && !context.interrupt.is_requested()
+    };
+    let watch = desk::watch(context);
+    loop {
+        let shown = first_plan(&args, &work).await?;
+        show_and_ask(context, &shown)?;
+        if shown.is_empty() || context.global.dry_run {
+            report(context, &shown, None, began);
+            return desk::left_out(errors);
+        }
+        let outcome = wait_for_lock(context, is_patient, || {
+            let converge = || converge(&args, &work, &shown, &watch);
+            execute::under_lock(&inventory, &work.fleet, "up", &watch, converge)
+        })
+        .await;
+        match outcome {
+            Ok((audit_id, ())) => {
+                report(context, &shown, Some(&audit_id), began);
+                return desk::left_out(errors);
+            }
+            // Whoever held the lock has changed the hosts; a saved plan is this one or none.
+            Err(error) if error.kind == Kind::Moved && args.plan.is_none() && is_patient() => {
+                context.ui.say("the hosts have changed meanwhile; planning anew");
+            }
+            Err(error) => return Err(error.into()),
+        }
+    }
+}
+
+fn show_and_ask(context: &Context, plan: &Plan) -> Result<(), Error> {
     if !context.json() {
-        context.ui.data(plan::render(context, &first));
+        context.ui.data(plan::render(context, plan));
     }
-    if first.is_empty() || context.global.dry_run {
-        report(context, &first, None, began);
-        return left_out(errors);
-    }
-    if first.restarts() > 0 && first.voters <= 2 {
+    if plan.restarts() > 0 && plan.voters <= 2 && !context.global.dry_run {
         context.ui.confirm("The cluster will not serve while a node restarts. Go on?")?;
     }
-    let watch = desk::watch(context);
-    let (audit_id, ()) = wait_for_lock(&args, context, || {
-        let converge = || converge(&args, &work, &first, &watch);
-        execute::under_lock(&inventory, &work.fleet, "up", &watch, converge)
-    })
-    .await?;
-    report(context, &first, Some(&audit_id), began);
-    left_out(errors)
+    Ok(())
 }
 
 /// The plan that is shown; with `--plan`, only if it is the saved one.
@@ -105,16 +126,6 @@ async fn first_plan(args: &Args, work: &Work<'_>) -> Result<Plan, Error> {
         .hint("nothing was done; look again with `paxosctl plan`"))
 }
 
-/// Hosts that were skipped make a run a partial one.
-fn left_out(errors: Vec<deploy::Error>) -> Result<ExitCode, Error> {
-    match deploy::Error::all(errors) {
-        None => Ok(ui::OK),
-        Some(error) => Err(Error::new(Word::Partly, "all but the hosts that cannot be reached")
-            .hint("run the command again when they are back")
-            .and(error.into())),
-    }
-}
-
 /// Under the lock: looks again, and does what was shown or nothing.
 async fn converge(args: &Args, work: &Work<'_>, shown: &Plan, watch: &Watch) -> deploy::Result<()> {
     let Work { inventory, releases, fleet, skipped } = work;
@@ -122,9 +133,7 @@ async fn converge(args: &Args, work: &Work<'_>, shown: &Plan, watch: &Watch) -> 
     let plan = deploy::plan::up(&wish, &look(fleet).await?)?;
     let steps = |plan: &Plan| plan.hosts.iter().map(|host| host.steps.clone()).collect::<Vec<_>>();
     if steps(&plan) != steps(shown) {
-        return Err(deploy::Error::new(deploy::Kind::Lock, "carry out the plan that was shown")
-            .because("the hosts have changed since it was made")
-            .hint("nothing was done; run the command again"));
+        return Err(deploy::plan::moved("carry out the plan that was shown"));
     }
     let mut run = Run::new(inventory, &plan, fleet, watch);
     run.settle_within = args.settle;
@@ -156,30 +165,24 @@ async fn look(fleet: &Fleet) -> deploy::Result<BTreeMap<u32, deploy::facts::Fact
 }
 
 async fn wait_for_lock<T, Attempt>(
-    args: &Args,
     context: &Context,
+    is_patient: impl Fn() -> bool,
     mut attempt: impl FnMut() -> Attempt,
-) -> Result<T, Error>
+) -> deploy::Result<T>
 where
     Attempt: Future<Output = deploy::Result<T>>,
 {
-    let deadline = args.lock_wait.map(|wait| Instant::now() + wait);
     let mut said = false;
     loop {
         match attempt().await {
-            Ok(value) => return Ok(value),
-            Err(error) if error.kind == deploy::Kind::Lock => {
-                let patient = deadline.is_some_and(|deadline| Instant::now() < deadline);
-                if !patient || context.interrupt.is_requested() {
-                    return Err(error.into());
-                }
+            Err(error) if error.kind == Kind::Lock && is_patient() => {
                 if !said {
                     context.ui.say(format!("waiting: {error}"));
                     said = true;
                 }
                 tokio::time::sleep(Duration::from_secs(2)).await;
             }
-            Err(error) => return Err(error.into()),
+            outcome => return outcome,
         }
     }
 }

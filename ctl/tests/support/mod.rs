@@ -19,10 +19,9 @@ pub(crate) struct Site {
 
 impl Site {
     /// `None`, with the reason on stderr, where this machine cannot have a lab.
-    #[expect(clippy::print_stderr, reason = "a test says why it is skipped")]
     pub(crate) fn new(purpose: &str, hosts: usize) -> Option<Site> {
         if let Err(reason) = lab::requirements() {
-            eprintln!("skipped: {reason}");
+            skipped(&reason.to_string());
             return None;
         }
         build_the_node();
@@ -59,6 +58,23 @@ impl Site {
         command
     }
 
+    /// Leaves a lock as somebody else's run would, renewed so many seconds ago.
+    pub(crate) fn leave_lock(&self, host: &str, seconds_ago: i64) {
+        let holder = "{\"token\":\"abc\",\"who\":\"ann@desk\",\"what\":\"upgrade\",\
+                      \"since\":\"2026-01-02T03:04:05Z\"}";
+        let script = format!(
+            "mkdir -p /opt/paxos && printf '%s\\n%s\\n' \"{STAMP}\" '{holder}' > /opt/paxos/lock"
+        );
+        self.lab.output(host, &script.replace("AGO", &seconds_ago.to_string())).unwrap();
+    }
+
+    /// Lets whatever lock there is expire: nobody waits half a minute in a test.
+    pub(crate) fn expire_lock(&self, host: &str) {
+        let script =
+            format!("[ ! -f /opt/paxos/lock ] || sed -i \"1s/.*/{STAMP}/\" /opt/paxos/lock");
+        self.lab.output(host, &script.replace("AGO", "31")).unwrap();
+    }
+
     pub(crate) fn status(&self, inventory: &Path) -> serde_json::Value {
         self.ctl(inventory, &["status", "-o", "json"]).json()
     }
@@ -69,6 +85,10 @@ impl Site {
     }
 }
 
+/// When a lock was renewed, in its first line: the boot, and the seconds since it.
+const STAMP: &str =
+    "$(cat /proc/sys/kernel/random/boot_id) $(( $(cut -d. -f1 /proc/uptime) - (AGO) ))";
+
 impl Drop for Site {
     fn drop(&mut self) {
         let removed = Lab::down(&self.folder.path().join("labs"), &self.name);
@@ -76,6 +96,11 @@ impl Drop for Site {
             removed.unwrap();
         }
     }
+}
+
+#[expect(clippy::print_stderr, reason = "a test says why it is skipped")]
+pub(crate) fn skipped(why: &str) {
+    eprintln!("skipped: {why}");
 }
 
 /// What a command answered.

@@ -1,6 +1,7 @@
 //! The gate: a leader is there, and every node has caught up. Three good readings one second apart;
 //! a node whose process has exited fails it at once and has the last word.
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
 use monitoring::status::NodeStatus;
@@ -23,17 +24,37 @@ pub(crate) async fn run(run: &Run<'_>) -> Result<()> {
         return Ok(());
     }
     run.watch.phase(Phase::Settle.title());
-    settle(run).await
+    settle(run).await.map_err(|shut| shut.error)
+}
+
+/// The gate did not open.
+#[derive(Debug)]
+pub(crate) struct Shut {
+    pub(crate) error: Error,
+    /// The nodes that keep it shut, as far as is known: those that have exited or, when time ran
+    /// out, those that something is missing of.
+    pub(crate) by: BTreeSet<u32>,
+}
+
+impl Shut {
+    pub(crate) fn by(id: u32, error: Error) -> Shut {
+        Shut { error, by: BTreeSet::from([id]) }
+    }
+
+    /// Says nothing about any node: we were asked to stop, or could not look.
+    pub(crate) fn unknown(error: Error) -> Shut {
+        Shut { error, by: BTreeSet::new() }
+    }
 }
 
 /// Waits until the gate opens, or says what is missing.
-pub(crate) async fn settle(run: &Run<'_>) -> Result<()> {
+pub(crate) async fn settle(run: &Run<'_>) -> Result<(), Shut> {
     let deadline = Instant::now() + run.settle_within;
     let mut good = 0;
     let mut chosen_before = None;
     let mut said = String::new();
     loop {
-        run.pause(Phase::Settle.title())?;
+        run.pause(Phase::Settle.title()).map_err(Shut::unknown)?;
         let readings = read(run).await?;
         let missing = missing(&readings, chosen_before);
         // The first reading has nothing to be compared with, so it is never a good one.
@@ -47,16 +68,17 @@ pub(crate) async fn settle(run: &Run<'_>) -> Result<()> {
         } else {
             good = 0;
         }
-        let now = missing.join("; ");
+        let now = missing.iter().map(|gap| gap.text.as_str()).collect::<Vec<_>>().join("; ");
         if now != said && !now.is_empty() {
             run.watch.step("gate", &now);
         }
         said = now;
         if Instant::now() > deadline {
             let within = run.settle_within;
-            return Err(Error::new(Kind::Unavailable, Phase::Settle.title())
+            let error = Error::new(Kind::Unavailable, Phase::Settle.title())
                 .because(format!("not within {within:?}: {said}"))
-                .hint("look at `paxosctl status` and `paxosctl logs`"));
+                .hint("look at `paxosctl status` and `paxosctl logs`");
+            return Err(Shut { error, by: missing.iter().filter_map(|gap| gap.of).collect() });
         }
         tokio::time::sleep(if good > 0 { BETWEEN_GOOD } else { BETWEEN_BAD }).await;
     }
@@ -65,9 +87,10 @@ pub(crate) async fn settle(run: &Run<'_>) -> Result<()> {
 type Reading = (Member, Option<NodeStatus>);
 
 /// One reading of all nodes at the same instant. A node that has exited is an error.
-async fn read(run: &Run<'_>) -> Result<Vec<Reading>> {
-    run.fleet
-        .all(
+async fn read(run: &Run<'_>) -> Result<Vec<Reading>, Shut> {
+    let outcomes = run
+        .fleet
+        .each(
             |_| true,
             |member| async move {
                 let script = format!(
@@ -78,12 +101,24 @@ timeout 2 "/proc/$pid/exe" get /status --config "$d/node.toml" 2>/dev/null || ec
                 );
                 let said = member.session.run("ask the node how it is", &script).await?;
                 if said.trim() == "exited" {
-                    return Err(exited(&member).await);
+                    return Ok(Err(exited(&member).await));
                 }
-                Ok(serde_json::from_str::<NodeStatus>(&said).ok())
+                Ok(Ok(serde_json::from_str::<NodeStatus>(&said).ok()))
             },
         )
-        .await
+        .await;
+    let (mut readings, mut errors, mut by) = (Vec::new(), Vec::new(), BTreeSet::new());
+    for (member, outcome) in outcomes {
+        match outcome {
+            Ok(Ok(status)) => readings.push((member, status)),
+            Ok(Err(exited)) => {
+                by.insert(member.host.id);
+                errors.push(exited);
+            }
+            Err(unseen) => errors.push(unseen),
+        }
+    }
+    Error::all(errors).map_or(Ok(readings), |error| Err(Shut { error, by }))
 }
 
 async fn exited(member: &Member) -> Error {
@@ -95,33 +130,41 @@ async fn exited(member: &Member) -> Error {
         .hint(format!("the whole story: `paxosctl logs -n {}`", member.host.name))
 }
 
+/// Something that keeps the gate shut.
+struct Gap {
+    /// The node that it is missing of, if it is one.
+    of: Option<u32>,
+    text: String,
+}
+
 /// What keeps the gate shut, in words. A node has caught up when it has applied what was known
 /// chosen at the reading before: under load, two nodes asked one after the other never agree.
-fn missing(readings: &[Reading], chosen_before: Option<u64>) -> Vec<String> {
+fn missing(readings: &[Reading], chosen_before: Option<u64>) -> Vec<Gap> {
     let mut missing = Vec::new();
     let mut leaders = Vec::new();
     for (member, status) in readings {
         let name = &member.host.name;
+        let mut lacks = |text| missing.push(Gap { of: Some(member.host.id), text });
         let Some(status) = status else {
-            missing.push(format!("{name} does not answer yet"));
+            lacks(format!("{name} does not answer yet"));
             continue;
         };
         match status.leader {
             Some(leader) => leaders.push(leader),
-            None => missing.push(format!("{name} knows no leader")),
+            None => lacks(format!("{name} knows no leader")),
         }
         let goal = chosen_before.unwrap_or(0);
         if status.applied_slot < goal {
-            missing.push(format!("{name} is {} slots behind", goal - status.applied_slot));
+            lacks(format!("{name} is {} slots behind", goal - status.applied_slot));
         }
         if !status.can_accept {
             let reason = status.can_accept_reason.as_deref().unwrap_or("no reason given");
-            missing.push(format!("{name} cannot accept: {reason}"));
+            lacks(format!("{name} cannot accept: {reason}"));
         }
     }
     leaders.dedup();
     if leaders.len() > 1 {
-        missing.push("the nodes name different leaders".to_owned());
+        missing.push(Gap { of: None, text: "the nodes name different leaders".to_owned() });
     }
     missing
 }

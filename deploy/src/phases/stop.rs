@@ -1,14 +1,19 @@
 //! Stops nodes: SIGTERM, on which a leader hands over and the journal is synced, and SIGKILL only
-//! when the bound has passed. Whoever calls this has asked the guard.
+//! when the bound has passed. The guard is asked right before.
+
+use std::collections::BTreeSet;
 
 use crate::error::Result;
 use crate::execute::Run;
 use crate::fleet::{Member, Watch};
-use crate::plan::Step;
+use crate::plan::{HostPlan, Step};
 use crate::procedures::Phase;
 use crate::supervisor::{self, STOP_BOUND};
 
 pub(crate) async fn run(run: &Run<'_>) -> Result<()> {
+    let stops = |host: &&HostPlan| host.steps.contains(&Step::Stop);
+    let taken: BTreeSet<u32> = run.plan.hosts.iter().filter(stops).map(|host| host.id).collect();
+    run.ask_the_guard(&taken).await?;
     let watch = run.watch.clone();
     run.steps(
         Phase::Stop,

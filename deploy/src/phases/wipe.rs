@@ -52,7 +52,7 @@ case "$data" in /|/*/..*|"") echo "refusing to remove $data" >&2; exit 1;; esac
 find "$data" -mindepth 1 -delete 2>/dev/null
 if [ -n "$(ls -A "$data" 2>/dev/null)" ]; then echo "could not empty $data" >&2; exit 1; fi
 rmdir "$data" 2>/dev/null
-rm -f "$d/members.toml" "$d/node.toml" "$d/inventory.toml" "$d/node.out" "$d/node.out.1" "$d/wiping"
+rm -f "$d/members.toml" "$d/node.toml" "$d/node.toml.before" "$d/node.toml.new" "$d/inventory.toml" "$d/node.out" "$d/node.out.1" "$d/wiping"
 "#,
         supervisor::prelude(host),
         quote(incarnation)
