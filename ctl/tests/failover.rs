@@ -1,5 +1,6 @@
-//! How long no write succeeds when the leader goes away. The figures are printed, not asserted: they
-//! depend on the machine. What is asserted is that writes come back, every time.
+//! How long no write succeeds when the leader goes away. The figures are printed. What is asserted is
+//! that writes come back, every time, and as a rule within the time of a few elections: a busy machine
+//! may hold up one of them, not most.
 //!
 //! `FAILOVER_KILLS=20 cargo test --release -p ctl --test failover -- --nocapture` makes the figures
 //! for a report.
@@ -14,6 +15,8 @@ use proof::load::{Load, Spec as LoadSpec};
 
 /// More than any election may take, even on a machine that is busy with other tests.
 const GAP_MAX: Duration = Duration::from_secs(10);
+/// Several elections, each with its silence before it.
+const GAP_MEDIAN_MAX: Duration = Duration::from_secs(2);
 const CLOSE_SLOTS: u64 = 1_000;
 const CLIENT_PATIENCE: Duration = Duration::from_millis(100);
 
@@ -46,6 +49,7 @@ async fn writes_come_back_after_the_leader_is_killed_or_falls_silent() {
             "{loss:?} leader, {rounds} times: no write for {median:?} (median), {worst:?} (worst)"
         ));
         assert!(worst < GAP_MAX, "{gaps:?}");
+        assert!(median < GAP_MEDIAN_MAX, "{gaps:?}");
         let target = cluster.target();
         let mut finished = load.stop().await;
         let proof = finished.verify(&target, SOON, Limits::default()).await;

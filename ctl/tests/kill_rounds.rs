@@ -3,9 +3,11 @@
 
 mod common;
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use common::{SOON, TestCluster, show, start, until};
+use monitoring::status::{NodeStatus, StateHash};
 use proof::check::{Limits, Verdict};
 use proof::load::{Load, Mix, Spec as LoadSpec};
 use rand::rngs::StdRng;
@@ -84,7 +86,13 @@ async fn twenty_rounds_of_kill_9_lose_nothing_and_do_nothing_twice() {
     ));
     assert_eq!(proof.verdict, Verdict::Holds, "{:#?}", proof.audit.findings);
     assert!(leaders_killed >= ROUNDS / 3, "the leader was killed too");
-    assert_eq!(states_differ(&cluster).await, None);
+    let mut compared = Err("nobody was asked".to_owned());
+    until("a slot whose state hash all three publish", async || {
+        compared = compare_states(&cluster.statuses().await);
+        compared != Ok(0)
+    })
+    .await;
+    show(&format!("states compared at {} slots", compared.expect("equal states")));
 
     // All at once, as when the power goes: what was acknowledged is on the disks.
     for node in &mut cluster.nodes {
@@ -151,17 +159,35 @@ async fn without_a_quorum_nothing_is_acknowledged() {
     assert_eq!(proof.verdict, Verdict::Holds, "{:#?}", proof.audit.findings);
 }
 
-/// The first slot at which two nodes report different hashes of their state, if any.
-async fn states_differ(cluster: &TestCluster) -> Option<String> {
-    let mut hashes = std::collections::BTreeMap::new();
-    for status in cluster.statuses().await.into_iter().flatten() {
-        for at in status.state_hashes {
-            let (name, hash) =
-                hashes.entry(at.slot).or_insert_with(|| (status.name.clone(), at.hash.clone()));
+/// At how many slots all nodes published a hash of their state, all of them equal: none, when a node
+/// does not answer or they have no slot in common, which proves nothing (PITFALLS 53). Fails with the
+/// first slot at which two differ.
+fn compare_states(statuses: &[Option<NodeStatus>]) -> Result<usize, String> {
+    let mut hashes: BTreeMap<u64, (&str, &str, usize)> = BTreeMap::new();
+    for status in statuses.iter().flatten() {
+        for at in &status.state_hashes {
+            let (name, hash, count) =
+                hashes.entry(at.slot).or_insert((status.name.as_str(), at.hash.as_str(), 0));
             if *hash != at.hash {
-                return Some(format!("slot {}: {name} and {} differ", at.slot, status.name));
+                return Err(format!("slot {}: {name} and {} differ", at.slot, status.name));
             }
+            *count += 1;
         }
     }
-    None
+    Ok(hashes.values().filter(|(_, _, count)| *count == statuses.len()).count())
+}
+
+#[test]
+fn a_comparison_that_compares_nothing_is_no_proof() {
+    let node = |name: &str, hashes: &[(u64, &str)]| {
+        let hash = |(slot, hash): &(u64, &str)| StateHash { slot: *slot, hash: (*hash).to_owned() };
+        let state_hashes = hashes.iter().map(hash).collect();
+        Some(NodeStatus { name: name.to_owned(), state_hashes, ..NodeStatus::default() })
+    };
+    let (one, two) = (node("n1", &[(64, "a"), (128, "b")]), node("n2", &[(128, "b"), (192, "c")]));
+    assert_eq!(compare_states(&[one.clone(), two.clone()]), Ok(1));
+    assert_eq!(compare_states(&[one.clone(), two, None]), Ok(0), "one does not answer");
+    assert_eq!(compare_states(&[one.clone(), node("n2", &[(192, "c")])]), Ok(0));
+    let differs = compare_states(&[one, node("n2", &[(64, "x")])]);
+    assert_eq!(differs, Err("slot 64: n1 and n2 differ".to_owned()));
 }
