@@ -73,6 +73,7 @@ impl Replica {
         }
         let is_early = match &message {
             Message::Prepare { .. } => mutant!(PrepareBeforeSync),
+            Message::Learned { .. } => mutant!(LearnedBeforeSync),
             _ => to == self.settings.id && mutant!(OwnVoteBeforeSync),
         };
         let after = if is_early { Position(0) } else { after };

@@ -158,7 +158,8 @@ impl Replica {
             unreachable!("only a leader proposes");
         };
         let slot = leading.propose(value.clone(), now.mono_us);
-        let (ballot, hint) = (leading.ballot, leading.hint);
+        let ballot = leading.ballot;
+        let hint = if mutant!(HintBeforeTally) { slot.next() } else { leading.hint };
         for peer in self.others() {
             let value = value.clone();
             self.send(peer, Message::Accept { ballot, slot, value, hint }, output);
