@@ -126,10 +126,12 @@ fn a_node_goes_back_to_what_it_ran_not_to_what_lay_there() {
     let Releases { site, inventory, .. } = &release;
     site.ctl(inventory, &["up"]).expect(0);
     let Some(bad) = release.build_one_that_does_not_run() else { return };
+    let said = site.ctl(inventory, &["up"]).expect(9);
+    assert!(said.stderr.contains("went back"), "{}", said.stderr);
 
     // What a run leaves that was killed between the switch and the stop.
     let leave = format!(
-        "cd /opt/paxos && mkdir -p releases/{bad} && ln -sfn releases/{bad} current && \
+        "cd /opt/paxos && ln -sfn releases/{bad} current && \
          cp -p node.toml node.toml.before && echo '# by the run that broke off' >> node.toml"
     );
     site.lab.output("n1", &leave).unwrap();

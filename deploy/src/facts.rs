@@ -150,8 +150,10 @@ if node_find; then
   page=$(timeout 3 "/proc/$pid/exe" get /status --config "$d/node.toml" 2>/dev/null | tr -d '\n')
   [ -z "$page" ] || say status "$page"
 fi
-if [ "$files" != 0 ] && [ -x "$d/current/paxos-node" ] && [ -f "$d/node.toml" ]; then
-  ask() {{ timeout 5 "$d/current/paxos-node" identity --config "$d/node.toml"; }}
+# What runs can read its own data; `current` may be a release that was never started.
+if [ -n "$pid" ]; then program=/proc/$pid/exe; else program=$d/current/paxos-node; fi
+if [ "$files" != 0 ] && [ -x "$program" ] && [ -f "$d/node.toml" ]; then
+  ask() {{ timeout 5 "$program" identity --config "$d/node.toml"; }}
   said=$(ask 2>/dev/null); status=$?
   if [ $status != 0 ] && [ $status != 4 ]; then said=$(ask 2>&1); fi
   say identity "$status $(printf %s "$said" | tr '\n' ' ')"
