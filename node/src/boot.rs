@@ -53,15 +53,23 @@ fn journal_options(config: &NodeConfig) -> Options {
     Options { segment_bytes, reserve_bytes: segment_bytes, ..Options::default() }
 }
 
+/// The journal's folder, locked. Where no process has ever started, `format` may have been cut short
+/// before it made the folder.
+fn journal_disk(config: &NodeConfig) -> Result<RealDisk> {
+    let path = config.data_dir.join(JOURNAL_DIR);
+    let has_begun = identity::next_process(&config.data_dir)?.starts > 1;
+    let disk = if has_begun { RealDisk::open(path) } else { RealDisk::create(path) };
+    disk.context("open the journal's folder")
+}
+
 /// Runs the node until it is told to stop or its disk fails.
 pub async fn run(config: NodeConfig, config_path: &Path, set_filter: SetFilter) -> Result<()> {
     refuse_open_doors(&config)?;
     membership::refuse_tombstone(&config.data_dir)?;
     let identity = identity::load(&config)?;
     let members = members(&config, config_path)?;
-    let disk = RealDisk::open(config.data_dir.join(JOURNAL_DIR));
-    let disk = disk.context("open the journal's folder (was this node formatted?)")?;
-    let process = identity::begin_process(&config.data_dir)?;
+    let disk = journal_disk(&config)?;
+    let process = identity::next_process(&config.data_dir)?;
     let snapshot_disk: Arc<dyn Disk> =
         Arc::new(RealDisk::create(config.data_dir.join(SNAPSHOT_DIR))?);
     let metrics = Arc::new(Metrics::new(crate::VERSION, crate::GIT_SHA));
@@ -79,6 +87,7 @@ pub async fn run(config: NodeConfig, config_path: &Path, set_filter: SetFilter) 
     let initial = members.clone();
     let Start { journal, node, snapshots, .. } =
         recover(&config, &identity, process, members, disk, Arc::clone(&snapshot_disk), &metrics)?;
+    identity::count_process(&config.data_dir, &process)?;
 
     let wake = Arc::new(Notify::new());
     let observe = {

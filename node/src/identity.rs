@@ -190,12 +190,18 @@ pub fn load(config: &NodeConfig) -> Result<Identity, IdentityError> {
     Ok(identity)
 }
 
-/// Counts this start on the disk. Call it under the journal's lock, once per process, before the
-/// first peer is dialled.
+/// Counts a start that needs nothing recovered before it.
 pub fn begin_process(data_dir: &Path) -> Result<Process, IdentityError> {
+    let process = next_process(data_dir)?;
+    count_process(data_dir, &process)?;
+    Ok(process)
+}
+
+/// The process that starts now, not counted on the disk yet. Call it under the journal's lock, once
+/// per process.
+pub fn next_process(data_dir: &Path) -> Result<Process, IdentityError> {
     let path = data_dir.join(STARTS);
-    let file = OpenOptions::new().read(true).write(true).open(&path);
-    let file = file.map_err(io_error("open", &path))?;
+    let file = File::open(&path).map_err(io_error("open", &path))?;
     let mut slots = [0; 2 * SLOT_LEN as usize];
     file.read_exact_at(&mut slots, 0).map_err(io_error("read", &path))?;
     let (first, second) = slots.split_at(SLOT_LEN as usize);
@@ -204,16 +210,24 @@ pub fn begin_process(data_dir: &Path) -> Result<Process, IdentityError> {
         let what = "neither of its two slots has a good checksum".to_owned();
         return Err(IdentityError::Corrupt { path, what });
     };
-    // The slot with the newest count stays as it is: a torn write costs the other one only.
     let mut former = [0; FORMER_COUNT];
     former[0] = last.nonce;
     former[1..].copy_from_slice(&last.former[..FORMER_COUNT - 1]);
     let nonce = u64::from_le_bytes(NodeKey::random()?);
-    let process = Process { starts: last.starts + 1, nonce, former };
+    Ok(Process { starts: last.starts + 1, nonce, former })
+}
+
+/// Counts this start on the disk: before the first peer is dialled, but not before the node has
+/// recovered. A first start that fails on the way has promised nothing to anybody, and the next one
+/// is still the first.
+pub fn count_process(data_dir: &Path, process: &Process) -> Result<(), IdentityError> {
+    let path = data_dir.join(STARTS);
+    let file = OpenOptions::new().write(true).open(&path);
+    let file = file.map_err(io_error("open", &path))?;
+    // The slot with the newest count stays as it is: a torn write costs the other one only.
     let offset = (process.starts % 2) * SLOT_LEN;
-    file.write_all_at(&encode_starts(&process), offset).map_err(io_error("write", &path))?;
-    file.sync_data().map_err(io_error("sync", &path))?;
-    Ok(process)
+    file.write_all_at(&encode_starts(process), offset).map_err(io_error("write", &path))?;
+    file.sync_data().map_err(io_error("sync", &path))
 }
 
 impl Identity {

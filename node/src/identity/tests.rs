@@ -175,6 +175,18 @@ fn an_identity_of_a_newer_release_is_named() {
     assert!(error.contains("newer release (schema 2, this one reads 1)"), "{error}");
 }
 
+/// A start that fails on the way to its first promise is no start.
+#[test]
+fn a_start_is_counted_only_when_it_is_told() {
+    let (_dir, config) = fresh();
+    format(&config).expect("format");
+    let next = || next_process(&config.data_dir).expect("next");
+    assert_eq!((next().starts, next().starts), (1, 1));
+    let process = next();
+    count_process(&config.data_dir, &process).expect("count");
+    assert_eq!((next().starts, next().former[0]), (2, process.nonce));
+}
+
 /// PITFALLS 10: each start counts one more; a torn write of the count costs nothing but itself.
 #[test]
 fn starts_are_counted() {
