@@ -101,7 +101,6 @@ fn refused_for_the_unreachable(args: &Args, error: deploy::Error) -> Error {
 }
 
 /// A first look, so that a person is not asked in vain. The one that counts is asked under the lock.
-
 fn ask_the_guard(
     inventory: &Inventory,
     hosts: &[&Host],

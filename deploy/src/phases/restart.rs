@@ -114,7 +114,7 @@ async fn after_failure(
 ) -> Error {
     let left = format!("{} was left as it is, on what the plan says", plan.name);
     let is_at_fault = shut.by.contains(&plan.id);
-    let error = shut.error;
+    let error = *shut.error;
     if !is_at_fault || run.watch.stopped_because().is_some() {
         return error.because(left);
     }

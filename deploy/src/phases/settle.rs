@@ -24,13 +24,13 @@ pub(crate) async fn run(run: &Run<'_>) -> Result<()> {
         return Ok(());
     }
     run.watch.phase(Phase::Settle.title());
-    settle(run).await.map_err(|shut| shut.error)
+    settle(run).await.map_err(|shut| *shut.error)
 }
 
 /// The gate did not open.
 #[derive(Debug)]
 pub(crate) struct Shut {
-    pub(crate) error: Error,
+    pub(crate) error: Box<Error>,
     /// The nodes that keep it shut, as far as is known: those that have exited or, when time ran
     /// out, those that something is missing of.
     pub(crate) by: BTreeSet<u32>,
@@ -38,12 +38,12 @@ pub(crate) struct Shut {
 
 impl Shut {
     pub(crate) fn by(id: u32, error: Error) -> Shut {
-        Shut { error, by: BTreeSet::from([id]) }
+        Shut { error: Box::new(error), by: BTreeSet::from([id]) }
     }
 
     /// Says nothing about any node: we were asked to stop, or could not look.
     pub(crate) fn unknown(error: Error) -> Shut {
-        Shut { error, by: BTreeSet::new() }
+        Shut { error: Box::new(error), by: BTreeSet::new() }
     }
 }
 
@@ -78,7 +78,10 @@ pub(crate) async fn settle(run: &Run<'_>) -> Result<(), Shut> {
             let error = Error::new(Kind::Unavailable, Phase::Settle.title())
                 .because(format!("not within {within:?}: {said}"))
                 .hint("look at `paxosctl status` and `paxosctl logs`");
-            return Err(Shut { error, by: missing.iter().filter_map(|gap| gap.of).collect() });
+            return Err(Shut {
+                error: Box::new(error),
+                by: missing.iter().filter_map(|gap| gap.of).collect(),
+            });
         }
         tokio::time::sleep(if good > 0 { BETWEEN_GOOD } else { BETWEEN_BAD }).await;
     }
@@ -118,7 +121,10 @@ timeout 2 "/proc/$pid/exe" get /status --config "$d/node.toml" 2>/dev/null || ec
             Err(unseen) => errors.push(unseen),
         }
     }
-    Error::all(errors).map_or(Ok(readings), |error| Err(Shut { error, by }))
+    match Error::all(errors) {
+        None => Ok(readings),
+        Some(error) => Err(Shut { error: Box::new(error), by }),
+    }
 }
 
 async fn exited(member: &Member) -> Error {

@@ -21,8 +21,8 @@ use harness::simulation::{Run, run};
 use paxos::{Mutant, break_rule};
 
 /// Seeds that have caught a mutant before are tried first: rare conditions would cost minutes
-/// otherwise. A mutant that no script sees gets many more before it counts as alive; `HUNT=9000`
-/// gives them to the others too.
+/// otherwise. A mutant that does no harm in any script gets many more before it counts as alive;
+/// `HUNT=9000` gives so many to every one.
 const SEEDS_FIRST: [u64; 11] = [0, 2, 4, 7, 8, 16, 55, 212, 711, 2_448, 2_741];
 const SEEDS_MAX: u64 = 20_000;
 
@@ -125,7 +125,7 @@ fn hunt(broken: Broken) -> Catch {
     let mut seed = SEEDS_FIRST.into_iter().find_map(is_caught);
     let hunt = std::env::var("HUNT").ok().and_then(|seeds| seeds.parse().ok());
     let is_known = !scripts.harmed.is_empty() || BY_TEXT_ALONE.contains(&&*name);
-    let more = if is_known { hunt.unwrap_or(0) } else { SEEDS_MAX };
+    let more = hunt.unwrap_or(if is_known { 0 } else { SEEDS_MAX });
     if seed.is_none() {
         seed = (0..more).find_map(is_caught);
     }
