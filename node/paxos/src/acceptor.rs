@@ -175,7 +175,7 @@ impl Acceptor {
         if ballot < self.promised && !never_seen {
             return AcceptAnswer::Refuse;
         }
-        if slot < self.first_kept && !mutant!(AcceptTrimmedSlot) {
+        if slot < self.first_kept {
             return AcceptAnswer::Behind;
         }
         match self.entries.get(&slot) {

@@ -35,7 +35,6 @@ mod broken {
         PromiseGoesBack,
         PromiseOnlySlotsSeen,
         AcceptDoesNotPromise,
-        AcceptTrimmedSlot,
         PromiseFromTrimmedLog,
         AdoptNothing,
         AdoptLowest,
@@ -51,8 +50,6 @@ mod broken {
         HintAcrossBallots,
         HintBeforeTally,
         OutvotedLeaderGoesOn,
-        OutvotedInOwnSlotsOnly,
-        InstallKeepsLeading,
         LeaderOutlivesItsPromise,
         BatchInTwoSlots,
         LostBeforeSettled,
@@ -88,12 +85,11 @@ mod broken {
     }
 
     impl Mutant {
-        pub const ALL: [Mutant; 54] = [
+        pub const ALL: [Mutant; 51] = [
             Mutant::OneVariableForPromisedAndAccepted,
             Mutant::PromiseGoesBack,
             Mutant::PromiseOnlySlotsSeen,
             Mutant::AcceptDoesNotPromise,
-            Mutant::AcceptTrimmedSlot,
             Mutant::PromiseFromTrimmedLog,
             Mutant::AdoptNothing,
             Mutant::AdoptLowest,
@@ -109,8 +105,6 @@ mod broken {
             Mutant::HintAcrossBallots,
             Mutant::HintBeforeTally,
             Mutant::OutvotedLeaderGoesOn,
-            Mutant::OutvotedInOwnSlotsOnly,
-            Mutant::InstallKeepsLeading,
             Mutant::LeaderOutlivesItsPromise,
             Mutant::BatchInTwoSlots,
             Mutant::LostBeforeSettled,

@@ -352,7 +352,6 @@ impl Leading {
     /// whatever lower ballots got chosen was reported in phase 1.
     pub(crate) fn outvoted_by(&self, slot: Slot, value: &Value) -> bool {
         let other = |proposal: &Proposal| !proposal.tallied && proposal.value != *value;
-        let is_new = slot >= self.next_slot && !mutant!(OutvotedInOwnSlotsOnly);
-        is_new || self.in_flight.get(&slot).is_some_and(other)
+        slot >= self.next_slot || self.in_flight.get(&slot).is_some_and(other)
     }
 }

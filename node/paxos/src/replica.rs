@@ -400,7 +400,7 @@ impl Replica {
             Proposer::Leading(leading) => leading.hint < below,
             Proposer::Preparing(_) | Proposer::Following => false,
         };
-        if outvoted && !mutant!(InstallKeepsLeading) {
+        if outvoted {
             self.end_ballot(now, Deposed::Outvoted, output);
         }
         output.unknown.extend(self.learner.install(below));
