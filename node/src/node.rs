@@ -7,8 +7,9 @@
 //!
 //! How a request is served:
 //! - a write goes into the open batch; the batch is proposed, chosen, applied; then it is answered;
-//! - a read waits for a quorum round and is served from the store, never from the log; but behind a
-//!   write of its own connection it takes a place in the batch, so that it sees that write;
+//! - a read is confirmed by the lease, or waits for a quorum round, and is served from the store,
+//!   never from the log; but behind a write of its own connection it takes a place in the batch, so
+//!   that it sees that write;
 //! - without a leader it is held, for a second by default, then refused: surely not done.
 
 mod applying;

@@ -151,16 +151,3 @@ pub fn help(_door: &mut Door<'_>, _argv: &[&[u8]]) -> Reply {
         ],
     )
 }
-
-/// The redirection of a key command that only the leader serves. `None` when the leader is not
-/// known, or is this node itself: a client must never be sent in a circle.
-pub fn moved(server: &dyn ServerView, key: &[u8]) -> Option<Reply> {
-    let leader = server.leader().filter(|leader| *leader != server.node_id())?;
-    let member = server.members().into_iter().find(|member| member.id == leader)?;
-    Some(Reply::error(format!("MOVED {} {}:{}", hash_slot(key), member.host, member.port)))
-}
-
-/// After the hold has passed without a leader.
-pub fn down() -> Reply {
-    Reply::error("CLUSTERDOWN The cluster is down")
-}

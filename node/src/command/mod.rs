@@ -28,7 +28,7 @@ mod syntax;
 pub mod table;
 
 pub use access::{authenticate, authorize};
-pub use cluster::{down, moved, node_name};
+pub use cluster::node_name;
 pub use connection::REDIS_VERSION;
 pub use context::{ConnectionState, Door, Identity, Member, Role, ServerView, User};
 pub use keyslot::{HASH_SLOTS, hash_slot};

@@ -7,7 +7,7 @@ use super::{PastDeadline, Reading, Store, glob};
 use crate::command::number::parse_i64;
 use crate::command::operation::{Operation, Read, Scan, TimeForm};
 use crate::command::{self, HASH_SLOTS};
-use crate::resp::{Reply, write_bulk};
+use crate::resp::Reply;
 
 /// The longest text that Redis keeps in one piece with its object.
 const EMBEDDED_BYTES_MAX: usize = 44;
@@ -31,20 +31,6 @@ impl Store {
     /// The same for a command that has been parsed already.
     pub fn answer(&self, reading: Reading, read: Read<'_>) -> Result<Reply, PastDeadline> {
         View { store: self, now_ms: reading.clock_ms.max(self.time_ms) }.read(read, reading.seed)
-    }
-
-    /// `GET`, straight into the bytes of a RESP2 or RESP3 reply. False if there is no such key,
-    /// and nothing has been written: a null has two shapes.
-    pub fn get_into(
-        &self,
-        clock_ms: u64,
-        key: &[u8],
-        out: &mut Vec<u8>,
-    ) -> Result<bool, PastDeadline> {
-        let view = View { store: self, now_ms: clock_ms.max(self.time_ms) };
-        let Some(record) = view.find(key)? else { return Ok(false) };
-        write_bulk(out, record.value());
-        Ok(true)
     }
 }
 

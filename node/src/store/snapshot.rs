@@ -48,6 +48,17 @@ impl SnapshotHead {
             state_hash: u128::from_le_bytes(bytes[17..].try_into().expect("sixteen bytes")),
         })
     }
+
+    /// Is what was read what this head promised?
+    fn check(&self, records: u64, state_hash: u128) -> Result<(), LoadError> {
+        if records != self.records {
+            return Err(LoadError::Records { found: records, promised: self.records });
+        }
+        match state_hash == self.state_hash {
+            true => Ok(()),
+            false => Err(LoadError::StateHash { found: state_hash, promised: self.state_hash }),
+        }
+    }
 }
 
 /// Why a snapshot is not loaded. Whoever reads it takes another.
@@ -107,34 +118,20 @@ impl Loader {
 
     /// Takes one chunk, as [`SnapshotStep::Chunk`] gave it out.
     pub fn add(&mut self, chunk: &[u8]) -> Result<(), LoadError> {
-        let mut rest = chunk;
-        while !rest.is_empty() {
-            let byte = chunk.len() - rest.len();
-            let (saved, tail) = parse_saved(rest).ok_or(LoadError::Chunk { byte })?;
-            match saved {
-                Saved::Record(parts) => self.store.keyspace.put(parts),
-                other => {
-                    let (touches, sessions) =
-                        (&mut self.store.keyspace.touches, &mut self.store.sessions);
-                    load_other(other, touches, sessions).ok_or(LoadError::Chunk { byte })?;
-                }
+        let Store { keyspace, sessions, .. } = &mut self.store;
+        for_each_saved(chunk, |saved, _| match saved {
+            Saved::Record(parts) => {
+                keyspace.put(parts);
+                Some(())
             }
-            rest = tail;
-        }
-        Ok(())
+            other => load_other(other, &mut keyspace.touches, sessions),
+        })
     }
 
     /// The store, if it is what the head promised.
     pub fn finish(mut self) -> Result<Store, LoadError> {
         self.store.time_ms = self.head.time_ms;
-        let (found, promised) = (self.store.len() as u64, self.head.records);
-        if found != promised {
-            return Err(LoadError::Records { found, promised });
-        }
-        let (found, promised) = (self.store.state_hash(), self.head.state_hash);
-        if found != promised {
-            return Err(LoadError::StateHash { found, promised });
-        }
+        self.head.check(self.store.len() as u64, self.store.state_hash())?;
         Ok(self.store)
     }
 }
@@ -160,38 +157,37 @@ impl Verifier {
     }
 
     pub fn add(&mut self, chunk: &[u8]) -> Result<(), LoadError> {
-        let mut rest = chunk;
-        while !rest.is_empty() {
-            let byte = chunk.len() - rest.len();
-            let (saved, tail) = parse_saved(rest).ok_or(LoadError::Chunk { byte })?;
-            match saved {
-                Saved::Record(_) => {
-                    self.sum = self.sum.wrapping_add(xxh3_128(&rest[..rest.len() - tail.len()]));
-                    self.records += 1;
-                }
-                other => {
-                    load_other(other, &mut self.touches, &mut self.sessions)
-                        .ok_or(LoadError::Chunk { byte })?;
-                }
+        for_each_saved(chunk, |saved, bytes| match saved {
+            Saved::Record(_) => {
+                self.sum = self.sum.wrapping_add(xxh3_128(bytes));
+                self.records += 1;
+                Some(())
             }
-            rest = tail;
-        }
-        Ok(())
+            other => load_other(other, &mut self.touches, &mut self.sessions),
+        })
     }
 
     pub fn finish(self) -> Result<(), LoadError> {
-        let (found, promised) = (self.records as u64, self.head.records);
-        if found != promised {
-            return Err(LoadError::Records { found, promised });
-        }
         let sum = self.sum.wrapping_add(self.touches.sum()).wrapping_add(self.sessions.sum());
-        let found = super::combine(sum, self.records, self.head.time_ms);
-        let promised = self.head.state_hash;
-        match found == promised {
-            true => Ok(()),
-            false => Err(LoadError::StateHash { found, promised }),
-        }
+        let state_hash = super::combine(sum, self.records, self.head.time_ms);
+        self.head.check(self.records as u64, state_hash)
     }
+}
+
+/// Hands out every piece of a chunk with its bytes; a chunk that cannot be read, or a piece that is
+/// not taken, is an error that names where.
+fn for_each_saved<'a>(
+    chunk: &'a [u8],
+    mut take: impl FnMut(Saved<'a>, &'a [u8]) -> Option<()>,
+) -> Result<(), LoadError> {
+    let mut rest = chunk;
+    while !rest.is_empty() {
+        let byte = chunk.len() - rest.len();
+        let (saved, tail) = parse_saved(rest).ok_or(LoadError::Chunk { byte })?;
+        take(saved, &rest[..rest.len() - tail.len()]).ok_or(LoadError::Chunk { byte })?;
+        rest = tail;
+    }
+    Ok(())
 }
 
 /// A piece of the state that is no record; `None` if it makes no sense.
