@@ -1,6 +1,6 @@
 //! The node without its sockets and files: a replica, a store, and the clients that wait for them.
 //!
-//! The loop reads like a message's trip: *collect* what came in ([`Node::request`],
+//! The loop reads like a message's trip: *collect* what came in ([`Node::command`],
 //! [`Node::received`], [`Node::synced`], [`Node::tick`]), then one [`Node::turn`]: *step, send,
 //! persist, apply, reply*. What the world has to do comes out as [`Effects`]. There is no I/O, no
 //! clock and no chance in here but what is handed in, so that a simulator can drive it.
@@ -13,6 +13,7 @@
 //! - without a leader it is held, for a second by default, then refused: surely not done.
 
 mod applying;
+mod taking;
 mod transacting;
 mod waiting;
 
@@ -28,12 +29,9 @@ use rand::{RngCore, SeedableRng, rngs::SmallRng};
 
 use crate::agreement::{Agreement, Contradiction, State};
 use crate::batch::BatchBuilder;
-use crate::clients::{Clients, Held, Request, Sequence, SessionId};
+use crate::clients::{Clients, Sequence, SessionId};
 use crate::clock::LogClock;
-use crate::command::{self, Class, Operation, Spec};
 use crate::membership::Verdict;
-use crate::metrics::Op;
-use crate::resp::Reply;
 use crate::store::{SnapshotHead, Store};
 use crate::transactions::Exec;
 
@@ -94,7 +92,7 @@ struct WaitingRead {
     session: SessionId,
     sequence: Sequence,
     hash_slot: u16,
-    /// See [`Spec::is_heavy`].
+    /// Its work is not to be seen from the length of its reply.
     is_heavy: bool,
     /// Confirmed by the lease, not by a round.
     leased: bool,
@@ -255,155 +253,6 @@ impl Node {
     pub fn set_can_accept(&mut self, can_accept: bool, full: bool) {
         self.replica.set_can_accept(can_accept);
         self.full = full;
-    }
-
-    /// A command as it came from a client: refused at the door, or taken. One that is not for the
-    /// store (connection and server commands) is handed back, to be answered by whoever can.
-    pub fn command(&mut self, now: Now, id: SessionId, argv: &[&[u8]]) -> Option<&'static Spec> {
-        let session = self.clients.get_mut(id)?;
-        let spec = match command::check(argv) {
-            Ok(spec) => spec,
-            Err(reply) => {
-                self.refuse_command(now, id, argv, reply);
-                return None;
-            }
-        };
-        session.connection.last_command = spec.name;
-        session.connection.last_command_ms = now.wall_ms;
-        if let Err(reply) = command::authorize(&session.connection, spec) {
-            self.refuse_command(now, id, argv, reply);
-            return None;
-        }
-        if spec.class == Class::Transaction {
-            self.transact(now, id, spec, argv);
-            return None;
-        }
-        if self.is_queueing(id) && !matches!(spec.name, "quit" | "reset") {
-            return self.queue_command(now, id, spec, argv);
-        }
-        if let Err(reply) = command::validate(spec, argv) {
-            self.answer(now, id, Op::Invalid, &reply);
-            return None;
-        }
-        match spec.class {
-            Class::Read | Class::Write => {
-                self.request(now, id, spec, argv);
-                None
-            }
-            Class::Connection | Class::Server | Class::Transaction => Some(spec),
-        }
-    }
-
-    /// A data command of a client, checked at the door.
-    fn request(&mut self, now: Now, session: SessionId, spec: &'static Spec, argv: &[&[u8]]) {
-        let op = if spec.is_write() { Op::Write } else { Op::Read };
-        let Some(sequence) = self.clients.take_sequence(session, op, now.mono_us) else { return };
-        let waits_behind = self.clients.get(session).is_some_and(|session| session.has_held());
-        if waits_behind || !self.take(now, session, sequence, spec, argv) {
-            let argv = argv.iter().map(|argument| Bytes::copy_from_slice(argument)).collect();
-            let until_us = now.mono_us + self.behaviour.hold_ms * 1_000;
-            let request = Request::Command(argv);
-            self.clients.hold(session, Held { sequence, request }, until_us);
-        }
-    }
-
-    /// A reply that waits for nothing but the replies before it.
-    pub fn answer(&mut self, now: Now, session: SessionId, op: Op, reply: &Reply) {
-        if let Some(sequence) = self.clients.take_sequence(session, op, now.mono_us) {
-            self.clients.complete(session, sequence, reply);
-        }
-    }
-
-    /// Takes a request, or says that it has to wait.
-    fn take(
-        &mut self,
-        now: Now,
-        session: SessionId,
-        sequence: Sequence,
-        spec: &'static Spec,
-        argv: &[&[u8]],
-    ) -> bool {
-        if self.replica.leading().is_none() {
-            let Some(moved) = self.moved(now, spec, argv) else { return false };
-            self.clients.complete(session, sequence, &moved);
-            return true;
-        }
-        if self.clock.is_none() {
-            return false;
-        }
-        if let Err(reply) = self.admit(spec, argv) {
-            self.clients.complete(session, sequence, &reply);
-            return true;
-        }
-        let full = self.batch_is_full();
-        let Some(client) = self.clients.get_mut(session) else { return true };
-        let is_write = spec.is_write();
-        let hash_slot = spec.keys(argv).next().map_or(0, command::hash_slot);
-        if !is_write && client.writes_pending == 0 {
-            client.reads_pending += 1;
-            let argv = argv.iter().map(|argument| Bytes::copy_from_slice(argument)).collect();
-            let is_heavy = spec.is_heavy();
-            let leased = false;
-            self.reads.push(WaitingRead { session, sequence, hash_slot, is_heavy, leased, argv });
-            return true;
-        }
-        // A write must not be seen by the reads before it, and the batch has its limits.
-        if client.reads_pending > 0 || full {
-            return false;
-        }
-        // What a batch answers is answered at once when it is applied, so values are counted here.
-        let answers_value = !is_write || spec.answers_value(argv);
-        if answers_value && (client.values_pending >= VALUES_PENDING_MAX || !client.takes_replies())
-        {
-            return false;
-        }
-        client.values_pending += u32::from(answers_value);
-        client.writes_pending += 1;
-        let kind = if is_write {
-            self.open.push(argv);
-            ItemKind::Write
-        } else {
-            ItemKind::Read(argv.iter().map(|argument| Bytes::copy_from_slice(argument)).collect())
-        };
-        self.open_items.push(Item { session, sequence, hash_slot, answers_value, kind });
-        true
-    }
-
-    fn batch_is_full(&self) -> bool {
-        self.open.len_bytes() >= BATCH_BYTES_MAX || self.open_items.len() >= BATCH_ITEMS_MAX
-    }
-
-    /// Refuses what would let a value outgrow a command, before it costs a place in the log, and
-    /// what grows while the disk is full.
-    fn admit(&self, spec: &'static Spec, argv: &[&[u8]]) -> Result<(), Reply> {
-        let (spec, argv) = command::carried(spec, argv);
-        if self.full && spec.has_flag("denyoom") {
-            return Err(Reply::error(
-                "OOM the disk of the leader is full, the command was not executed",
-            ));
-        }
-        if !matches!(spec.name, "append" | "setrange") {
-            return Ok(());
-        }
-        match command::parse(spec, argv)? {
-            Operation::Write(write) => {
-                self.store.admit(&write, self.behaviour.command_bytes_max as usize)
-            }
-            Operation::Read(_) | Operation::Answer => Ok(()),
-        }
-    }
-
-    /// The redirection to the leader, if another one is known and alive: nobody is sent to a leader
-    /// that has not been heard lately (PITFALLS 39).
-    fn moved(&self, now: Now, spec: &'static Spec, argv: &[&[u8]]) -> Option<Reply> {
-        let (spec, argv) = command::carried(spec, argv);
-        self.moved_to(now, spec.keys(argv).next().map_or(0, command::hash_slot))
-    }
-
-    fn moved_to(&self, now: Now, hash_slot: u16) -> Option<Reply> {
-        let leader = self.replica.happy_with(now).filter(|leader| *leader != self.replica.id())?;
-        let address = &self.configuration().members.get(&leader)?.client_address;
-        Some(Reply::error(format!("MOVED {hash_slot} {address}")))
     }
 
     // ---- one turn -----------------------------------------------------------------------------

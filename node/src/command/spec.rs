@@ -97,6 +97,20 @@ pub struct Spec {
     pub summary: &'static str,
     pub handler: Handler,
     pub subcommands: &'static [Spec],
+    /// A read whose work is not to be seen from the length of its reply.
+    pub is_heavy: bool,
+    /// A write that makes a value longer than its arguments are.
+    pub extends_value: bool,
+    pub old_value: OldValue,
+}
+
+/// Whether a write answers with the value that it found.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum OldValue {
+    Never,
+    Always,
+    /// With this option, which stands behind key and value.
+    WithOption(&'static str),
 }
 
 impl Spec {
@@ -113,17 +127,14 @@ impl Spec {
         self.class == Class::Write
     }
 
-    /// A read whose work is not to be seen from the length of its reply.
-    pub fn is_heavy(&self) -> bool {
-        matches!(self.name, "lcs" | "keys" | "scan")
-    }
-
     /// Whether a write may answer with the value that it found.
     pub fn answers_value(&self, argv: &[&[u8]]) -> bool {
-        match self.name {
-            "getset" | "getdel" | "getex" => true,
-            "set" => argv.iter().skip(3).any(|option| option.eq_ignore_ascii_case(b"get")),
-            _ => false,
+        match self.old_value {
+            OldValue::Never => false,
+            OldValue::Always => true,
+            OldValue::WithOption(name) => {
+                argv.iter().skip(3).any(|option| option.eq_ignore_ascii_case(name.as_bytes()))
+            }
         }
     }
 
@@ -207,6 +218,9 @@ impl Spec {
             summary: "",
             handler,
             subcommands: &[],
+            is_heavy: false,
+            extends_value: false,
+            old_value: OldValue::Never,
         }
     }
 
@@ -246,6 +260,21 @@ impl Spec {
         self.since = since;
         self.complexity = complexity;
         self.summary = summary;
+        self
+    }
+
+    pub(in crate::command) const fn heavy(mut self) -> Spec {
+        self.is_heavy = true;
+        self
+    }
+
+    pub(in crate::command) const fn extends_value(mut self) -> Spec {
+        self.extends_value = true;
+        self
+    }
+
+    pub(in crate::command) const fn old_value(mut self, old_value: OldValue) -> Spec {
+        self.old_value = old_value;
         self
     }
 

@@ -98,9 +98,16 @@ fn replies_wait_for_their_reader() {
     }
     assert_eq!(received.len(), ASKED * (VALUE_BYTES + "$1048576\r\n\r\n".len()));
     assert!(longest <= 10 << 20, "{longest} bytes waited at once");
+    desk.ask(session, &[b"ONCE", b"OPEN"]);
+    desk.turn();
+    let opened = String::from_utf8(desk.read(session)).expect("text");
+    let once = opened.trim_start_matches(':').trim();
     // And nothing at all for one that does not read.
-    for _ in 0..ASKED {
-        desk.ask(session, &[b"GETSET", b"k", &vec![b'v'; VALUE_BYTES]]);
+    for number in 1..=ASKED {
+        let value = vec![b'v'; VALUE_BYTES];
+        desk.ask(session, &[b"GETSET", b"k", &value]);
+        let number = number.to_string();
+        desk.ask(session, &[b"ONCE", once.as_bytes(), number.as_bytes(), b"GETSET", b"k", &value]);
         desk.ask(session, &[b"GET", b"k"]);
     }
     (0..50).for_each(|_| desk.pass(5_000));

@@ -1,11 +1,12 @@
 //! Commands on the store: reads, and writes through the log.
 
-use super::super::spec::{Group, Spec, keys, read, write};
+use super::super::spec::{Group, OldValue, Spec, keys, read, write};
 use super::super::{expiry, keys as generic, once, strings};
 
 pub(super) const COMMANDS: &[Spec] = &[
     write("append", 3, strings::append)
         .flags("write denyoom fast")
+        .extends_value()
         .categories("string")
         .keys_at(&[keys(1, 0, 1, "RW insert")])
         .docs(
@@ -113,11 +114,13 @@ pub(super) const COMMANDS: &[Spec] = &[
         .docs(Group::String, "1.0.0", "O(1)", "The value of a key."),
     write("getdel", 2, strings::getdel)
         .flags("write fast")
+        .old_value(OldValue::Always)
         .categories("string")
         .keys_at(&[keys(1, 0, 1, "RW access delete")])
         .docs(Group::String, "6.2.0", "O(1)", "Gives the value of a key and deletes it."),
     write("getex", -2, strings::getex)
         .flags("write fast")
+        .old_value(OldValue::Always)
         .categories("string")
         .keys_at(&[
             keys(1, 0, 1, "RW access update").notes("RW and UPDATE because it changes the TTL")
@@ -130,6 +133,7 @@ pub(super) const COMMANDS: &[Spec] = &[
         .docs(Group::String, "2.4.0", "O(N) in the length of the values", "A part of a value."),
     write("getset", 3, strings::getset)
         .flags("write denyoom fast")
+        .old_value(OldValue::Always)
         .categories("string")
         .keys_at(&[keys(1, 0, 1, "RW access update")])
         .docs(Group::String, "1.0.0", "O(1)", "Sets a key and gives back what it held."),
@@ -150,6 +154,7 @@ pub(super) const COMMANDS: &[Spec] = &[
         .docs(Group::String, "2.6.0", "O(1)", "Adds to a number with a fraction."),
     read("keys", 2, generic::keys)
         .flags("readonly")
+        .heavy()
         .categories("keyspace dangerous")
         .tips("request_policy:all_shards nondeterministic_output_order")
         .docs(
@@ -160,6 +165,7 @@ pub(super) const COMMANDS: &[Spec] = &[
         ),
     read("lcs", -3, strings::lcs)
         .flags("readonly")
+        .heavy()
         .categories("string")
         .keys_at(&[keys(1, 1, 1, "RO access")])
         .docs(
@@ -260,11 +266,13 @@ pub(super) const COMMANDS: &[Spec] = &[
         .docs(Group::Generic, "1.0.0", "O(1)", "Gives a key another name, if that is free."),
     read("scan", -2, generic::scan)
         .flags("readonly")
+        .heavy()
         .categories("keyspace")
         .tips("nondeterministic_output request_policy:special")
         .docs(Group::Generic, "2.8.0", "O(1) for every call", "The keys, a few at a time."),
     write("set", -3, strings::set)
         .flags("write denyoom")
+        .old_value(OldValue::WithOption("get"))
         .categories("string")
         .keys_at(&[keys(1, 0, 1, "RW access update variable_flags")
             .notes("RW and ACCESS due to the optional `GET` argument")])
@@ -291,6 +299,7 @@ pub(super) const COMMANDS: &[Spec] = &[
         .docs(Group::String, "1.0.0", "O(1)", "Sets a key that does not exist."),
     write("setrange", 4, strings::setrange)
         .flags("write denyoom")
+        .extends_value()
         .categories("string")
         .keys_at(&[keys(1, 0, 1, "RW update")])
         .docs(
