@@ -11,6 +11,9 @@ pub enum Action {
     Del,
     Incr,
     Append(Bytes),
+    /// Several actions on several keys, all at one instant: `MULTI … EXEC`. None of them is another
+    /// of its kind.
+    All(Vec<(Bytes, Action)>),
 }
 
 /// What the server answered.
@@ -19,6 +22,8 @@ pub enum Answer {
     Stored,
     Value(Option<Bytes>),
     Number(i64),
+    /// Of each action, in order.
+    All(Vec<Answer>),
 }
 
 /// What is known of an operation's effect.
@@ -36,6 +41,7 @@ pub enum Outcome {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Operation {
     pub client: u32,
+    /// Empty where the action names several.
     pub key: Bytes,
     pub action: Action,
     /// Nanoseconds on the one clock of this history.
@@ -43,6 +49,17 @@ pub struct Operation {
     /// When the answer was read. Says nothing when the outcome is unknown.
     pub returned_ns: u64,
     pub outcome: Outcome,
+}
+
+impl Operation {
+    /// Every key that it names, as often as it names it.
+    pub fn keys(&self) -> impl Iterator<Item = &Bytes> {
+        let (one, several) = match &self.action {
+            Action::All(actions) => (None, &actions[..]),
+            _ => (Some(&self.key), &[][..]),
+        };
+        one.into_iter().chain(several.iter().map(|(key, _)| key))
+    }
 }
 
 /// All operations on the keys that they name. The checker relies on "all": an operation that was
@@ -96,11 +113,13 @@ impl From<&Operation> for Line {
             Action::Del => ("del", None),
             Action::Incr => ("incr", None),
             Action::Append(token) => ("append", Some(text(token))),
+            Action::All(actions) => ("all", Some(format!("{actions:?}"))),
         };
         let (outcome, answer) = match &operation.outcome {
             Outcome::Ok(Answer::Stored) => ("ok", None),
             Outcome::Ok(Answer::Value(value)) => ("ok", value.as_ref().map(text)),
             Outcome::Ok(Answer::Number(number)) => ("ok", Some(number.to_string())),
+            Outcome::Ok(Answer::All(answers)) => ("ok", Some(format!("{answers:?}"))),
             Outcome::Failed => ("failed", None),
             Outcome::Unknown => ("unknown", None),
         };

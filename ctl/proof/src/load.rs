@@ -331,6 +331,7 @@ fn command_of(intent: &Intent) -> Command {
         Action::Del => vec![word(b"DEL"), key],
         Action::Incr => vec![word(b"INCR"), key],
         Action::Append(token) => vec![word(b"APPEND"), key, token.clone()],
+        Action::All(_) => unreachable!("the load has one key a command"),
     }
 }
 

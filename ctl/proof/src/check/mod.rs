@@ -2,8 +2,9 @@
 //! instant between its invocation and its return? (Herlihy and Wing, "Linearizability: A Correctness
 //! Condition for Concurrent Objects", TOPLAS 1990.)
 //!
-//! Keys are independent of each other, and linearizability is local (theorem 1 there): a history is
-//! linearizable when each key's part is. So every key is searched alone, see [`search`], after the
+//! Linearizability is local (theorem 1 there): a history is linearizable when the part of each object
+//! is. An object is a key, or all keys that transactions tie together: whoever touches two keys at
+//! one instant makes one object of both. Every object is searched alone, see [`search`], after the
 //! algorithm of Wing and Gong (1993) with Lowe's memory of configurations seen ("Testing for
 //! linearizability", 2017).
 //!
@@ -60,9 +61,9 @@ impl std::fmt::Display for Verdict {
 pub struct Limits {
     /// Fewer successful operations than this prove nothing.
     pub ok_min: usize,
-    /// Configurations visited for one key.
+    /// Configurations visited for one object.
     pub configurations_max: usize,
-    /// For all keys together.
+    /// For all of them together.
     pub time: Duration,
 }
 
@@ -72,17 +73,12 @@ impl Default for Limits {
     }
 }
 
-/// Checks every key of the history.
+/// Checks every object of the history.
 pub fn linearizable(history: &History, limits: Limits) -> Verdict {
     let deadline = Instant::now() + limits.time;
-    let mut keys: BTreeMap<&Bytes, Vec<&Operation>> = BTreeMap::new();
-    for operation in &history.operations {
-        // What was surely not done explains nothing; if it was done all the same, somebody reads a
-        // value that nobody wrote, and the search fails there.
-        if operation.outcome != Outcome::Failed {
-            keys.entry(&operation.key).or_default().push(operation);
-        }
-    }
+    // What was surely not done explains nothing; if it was done all the same, somebody reads a value
+    // that nobody wrote, and the search fails there.
+    let done = history.operations.iter().filter(|operation| operation.outcome != Outcome::Failed);
     let ok_count = history.ok_count();
     let mut verdict = match ok_count < limits.ok_min {
         true => Verdict::Unknown(format!(
@@ -91,15 +87,47 @@ pub fn linearizable(history: &History, limits: Limits) -> Verdict {
         )),
         false => Verdict::Holds,
     };
-    for (key, operations) in keys {
+    for (keys, operations) in objects(done.collect()) {
         let bound = search::Bound { configurations_max: limits.configurations_max, deadline };
-        let of_key = search::key(&String::from_utf8_lossy(key), &operations, bound);
-        verdict = verdict.and(of_key);
+        let of_object = search::object(&keys, &operations, bound);
+        verdict = verdict.and(of_object);
         if matches!(verdict, Verdict::Violated(_)) {
             break;
         }
     }
     verdict
+}
+
+/// The keys of each object, and the operations on it.
+fn objects(operations: Vec<&Operation>) -> Vec<(Vec<&Bytes>, Vec<&Operation>)> {
+    // Each key points to a smaller one of its object, the smallest to itself.
+    let mut smaller: BTreeMap<&Bytes, &Bytes> = BTreeMap::new();
+    fn smallest<'a>(smaller: &BTreeMap<&'a Bytes, &'a Bytes>, mut key: &'a Bytes) -> &'a Bytes {
+        while smaller[key] != key {
+            key = smaller[key];
+        }
+        key
+    }
+    for operation in &operations {
+        let mut former = None;
+        for key in operation.keys() {
+            smaller.entry(key).or_insert(key);
+            if let Some(former) = former.replace(key) {
+                let (a, b) = (smallest(&smaller, former), smallest(&smaller, key));
+                smaller.insert(a.max(b), a.min(b));
+            }
+        }
+    }
+    let mut objects: BTreeMap<&Bytes, (Vec<&Bytes>, Vec<&Operation>)> = BTreeMap::new();
+    for key in smaller.keys() {
+        objects.entry(smallest(&smaller, key)).or_default().0.push(key);
+    }
+    for operation in operations {
+        if let Some(key) = operation.keys().next() {
+            objects.entry(smallest(&smaller, key)).or_default().1.push(operation);
+        }
+    }
+    objects.into_values().collect()
 }
 
 #[cfg(test)]

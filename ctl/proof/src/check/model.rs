@@ -1,4 +1,4 @@
-//! What one key does, one operation at a time: the specification that the cluster is held against.
+//! What a key does, one action at a time: the specification that the cluster is held against.
 //!
 //! Values are replaced by small numbers, so that the search compares and stores them cheaply.
 
@@ -67,6 +67,7 @@ impl Values {
                 let length = value.len() as i64;
                 Some((self.state_of(&value.into()), Answer::Number(length)))
             }
+            Action::All(_) => unreachable!("taken apart before"),
         }
     }
 }

@@ -1,4 +1,4 @@
-//! The search for one order of a key's operations that explains every answer.
+//! The search for one order of an object's operations that explains every answer.
 //!
 //! A *configuration* says which operations have been given their place so far, and the state after
 //! them. From it, an operation may be next when no operation that is still without a place had
@@ -9,8 +9,8 @@
 //!   can be placed at once: any order that places it later still holds with it moved here.
 //! * Operations of unknown fate need no place at all. Those with the same effect are alike but for
 //!   their invocation, so they are used in the order of their invocations.
-//! * Values that no read has seen are alike too, as long as only SET, GET and DEL touch the key: all
-//!   unknown SETs of such values count as one effect.
+//! * Values that no read has seen are alike too, as long as only SET, GET and DEL touch the object,
+//!   and one key at a time: all unknown SETs of such values count as one effect.
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::Instant;
@@ -27,26 +27,40 @@ pub(super) struct Bound {
     pub(super) deadline: Instant,
 }
 
-/// Decides for one key; `name` is for the report.
-pub(super) fn key(name: &str, operations: &[&Operation], bound: Bound) -> Verdict {
-    let mut search = Search::new(operations);
+/// Decides for the object of these keys.
+pub(super) fn object(keys: &[&Bytes], operations: &[&Operation], bound: Bound) -> Verdict {
+    let mut search = Search::new(keys, operations);
+    let name = || {
+        let names: Vec<_> = keys.iter().map(|key| String::from_utf8_lossy(key)).collect();
+        format!("key {}", names.join(", "))
+    };
     match search.run(bound) {
         Found::Order => Verdict::Holds,
         Found::None { deepest } => {
-            Verdict::Violated(format!("key {name}: {}", search.explain(&deepest)))
+            Verdict::Violated(format!("{}: {}", name(), search.explain(&deepest)))
         }
         Found::GaveUp { visited } => Verdict::Unknown(format!(
-            "key {name}: the search over {} operations was given up after {visited} configurations",
+            "{}: the search over {} operations was given up after {visited} configurations",
+            name(),
             operations.len()
         )),
     }
 }
 
+/// An action on one of the object's keys.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Step {
+    /// Its place among the keys.
+    key: usize,
+    action: Action,
+}
+
 /// An operation that was answered.
 #[derive(Debug)]
 struct Definite<'a> {
-    action: &'a Action,
-    answer: &'a Answer,
+    steps: Vec<Step>,
+    /// Of each step.
+    answers: Vec<&'a Answer>,
     invoked_ns: u64,
     returned_ns: u64,
     client: u32,
@@ -55,7 +69,7 @@ struct Definite<'a> {
 /// Operations of unknown fate with one effect, by the times of their invocation.
 #[derive(Debug)]
 struct Maybe {
-    action: Action,
+    steps: Vec<Step>,
     invoked_ns: Vec<u64>,
 }
 
@@ -67,7 +81,8 @@ struct Configuration {
     beyond: Vec<u32>,
     /// How many of each kind of `Maybe` were used, where any was.
     used: BTreeMap<u32, u32>,
-    state: State,
+    /// Of each key.
+    states: Vec<State>,
 }
 
 impl Configuration {
@@ -79,8 +94,8 @@ impl Configuration {
         index < self.first_open || self.beyond.binary_search(&index).is_ok()
     }
 
-    fn place(&self, index: u32, state: State) -> Configuration {
-        let mut next = Configuration { state, ..self.clone() };
+    fn place(&self, index: u32, states: Vec<State>) -> Configuration {
+        let mut next = Configuration { states, ..self.clone() };
         let at = next.beyond.binary_search(&index).expect_err("an operation has one place");
         next.beyond.insert(at, index);
         let closed =
@@ -90,8 +105,8 @@ impl Configuration {
         next
     }
 
-    fn use_maybe(&self, kind: u32, state: State) -> Configuration {
-        let mut next = Configuration { state, ..self.clone() };
+    fn use_maybe(&self, kind: u32, states: Vec<State>) -> Configuration {
+        let mut next = Configuration { states, ..self.clone() };
         *next.used.entry(kind).or_default() += 1;
         next
     }
@@ -104,6 +119,7 @@ enum Found {
 }
 
 struct Search<'a> {
+    keys: Vec<&'a Bytes>,
     values: Values,
     /// In the order of their invocations.
     definite: Vec<Definite<'a>>,
@@ -111,14 +127,17 @@ struct Search<'a> {
 }
 
 impl<'a> Search<'a> {
-    fn new(operations: &[&'a Operation]) -> Search<'a> {
+    fn new(keys: &[&'a Bytes], operations: &[&'a Operation]) -> Search<'a> {
         let mut definite = Vec::new();
         let mut unknown = Vec::new();
         for operation in operations {
             match &operation.outcome {
                 Outcome::Ok(answer) => definite.push(Definite {
-                    action: &operation.action,
-                    answer,
+                    steps: steps(keys, operation),
+                    answers: match answer {
+                        Answer::All(answers) => answers.iter().collect(),
+                        answer => vec![answer],
+                    },
                     invoked_ns: operation.invoked_ns,
                     returned_ns: operation.returned_ns,
                     client: operation.client,
@@ -128,7 +147,8 @@ impl<'a> Search<'a> {
             }
         }
         definite.sort_by_key(|operation| operation.invoked_ns);
-        Search { maybes: maybes(operations, unknown), definite, values: Values::new() }
+        let maybes = maybes(keys, operations, unknown);
+        Search { keys: keys.to_vec(), maybes, definite, values: Values::new() }
     }
 
     fn run(&mut self, bound: Bound) -> Found {
@@ -136,7 +156,7 @@ impl<'a> Search<'a> {
             first_open: 0,
             beyond: Vec::new(),
             used: BTreeMap::new(),
-            state: ABSENT,
+            states: vec![ABSENT; self.keys.len()],
         };
         let mut deepest = start.clone();
         let mut visited = HashSet::from([start.clone()]);
@@ -167,15 +187,13 @@ impl<'a> Search<'a> {
         let (candidates, horizon_ns) = self.candidates(from);
         let mut successors = Vec::new();
         for index in candidates.into_iter().rev() {
-            let operation = &self.definite[index as usize];
-            let Some((state, answer)) = self.values.apply(from.state, operation.action) else {
+            let Definite { steps, answers, .. } = &self.definite[index as usize];
+            let Some(states) = apply(&mut self.values, &from.states, steps, Some(answers)) else {
                 continue;
             };
-            if answer != *operation.answer {
-                continue;
-            }
-            let next = from.place(index, state);
-            if state == from.state {
+            let changes = states != from.states;
+            let next = from.place(index, states);
+            if !changes {
                 return vec![next];
             }
             successors.push(next);
@@ -187,10 +205,10 @@ impl<'a> Search<'a> {
             if !available {
                 continue;
             }
-            if let Some((state, _)) = self.values.apply(from.state, &maybe.action)
-                && state != from.state
+            if let Some(states) = apply(&mut self.values, &from.states, &maybe.steps, None)
+                && states != from.states
             {
-                successors.insert(0, from.use_maybe(kind as u32, state));
+                successors.insert(0, from.use_maybe(kind as u32, states));
             }
         }
         successors
@@ -221,41 +239,87 @@ impl<'a> Search<'a> {
             .iter()
             .take(4)
             .map(|index| {
-                let Definite { action, answer, client, invoked_ns, returned_ns } =
+                let Definite { steps, answers, client, invoked_ns, returned_ns } =
                     &self.definite[*index as usize];
                 let (from_us, to_us) = (invoked_ns / 1000, returned_ns / 1000);
-                format!("client {client} {action:?} -> {answer:?} at {from_us}..{to_us} us")
+                let steps: Vec<String> =
+                    steps.iter().zip(answers).map(|(s, a)| self.show(s, a)).collect();
+                let steps = steps.join(", ");
+                format!("client {client} {steps} at {from_us}..{to_us} us")
             })
             .collect();
+        let held: Vec<String> =
+            deepest.states.iter().map(|state| self.values.show(*state)).collect();
         format!(
-            "no order explains all answers; after {} of {} operations the key holds {}, and none of \
+            "no order explains all answers; after {} of {} operations it holds {}, and none of \
              these can be next: {}",
             deepest.placed(),
             self.definite.len(),
-            self.values.show(deepest.state),
+            held.join(", "),
             stuck.join("; ")
         )
+    }
+
+    fn show(&self, step: &Step, answer: &Answer) -> String {
+        let action = &step.action;
+        match self.keys.len() {
+            1 => format!("{action:?} -> {answer:?}"),
+            _ => {
+                let key = String::from_utf8_lossy(self.keys[step.key]);
+                format!("{key} {action:?} -> {answer:?}")
+            }
+        }
+    }
+}
+
+/// The states behind an operation; `None` if its answers would have been others, or an error.
+fn apply(
+    values: &mut Values,
+    states: &[State],
+    steps: &[Step],
+    answers: Option<&[&Answer]>,
+) -> Option<Vec<State>> {
+    let mut states = states.to_vec();
+    for (index, step) in steps.iter().enumerate() {
+        let (state, answer) = values.apply(states[step.key], &step.action)?;
+        if answers.is_some_and(|answers| answers.get(index) != Some(&&answer)) {
+            return None;
+        }
+        states[step.key] = state;
+    }
+    Some(states)
+}
+
+fn steps(keys: &[&Bytes], operation: &Operation) -> Vec<Step> {
+    let step = |key: &Bytes, action: &Action| {
+        let key = keys.binary_search(&key).expect("all keys of the object are listed");
+        Step { key, action: action.clone() }
+    };
+    match &operation.action {
+        Action::All(actions) => actions.iter().map(|(key, action)| step(key, action)).collect(),
+        action => vec![step(&operation.key, action)],
     }
 }
 
 /// Groups operations of unknown fate by their effect.
-fn maybes(all: &[&Operation], mut unknown: Vec<&Operation>) -> Vec<Maybe> {
+fn maybes(keys: &[&Bytes], all: &[&Operation], mut unknown: Vec<&Operation>) -> Vec<Maybe> {
     unknown.sort_by_key(|operation| operation.invoked_ns);
     let plain = |op: &&Operation| matches!(op.action, Action::Set(_) | Action::Get | Action::Del);
     let unseen_are_alike = all.iter().all(plain);
     let seen: HashSet<&Bytes> = all.iter().filter_map(|operation| value_read(operation)).collect();
     let mut maybes: Vec<Maybe> = Vec::new();
     for operation in unknown {
-        let action = match &operation.action {
-            Action::Set(value) if unseen_are_alike && !seen.contains(value) => {
-                // Stands for all of them; no client writes this one.
-                Action::Set(Bytes::from_static(b"\0 any value that no read has seen"))
-            }
-            other => other.clone(),
-        };
-        match maybes.iter_mut().find(|maybe| maybe.action == action) {
+        let mut steps = steps(keys, operation);
+        if let [Step { action: Action::Set(value), .. }] = &mut steps[..]
+            && unseen_are_alike
+            && !seen.contains(value)
+        {
+            // Stands for all of them; no client writes this one.
+            *value = Bytes::from_static(b"\0 any value that no read has seen");
+        }
+        match maybes.iter_mut().find(|maybe| maybe.steps == steps) {
             Some(maybe) => maybe.invoked_ns.push(operation.invoked_ns),
-            None => maybes.push(Maybe { action, invoked_ns: vec![operation.invoked_ns] }),
+            None => maybes.push(Maybe { steps, invoked_ns: vec![operation.invoked_ns] }),
         }
     }
     maybes

@@ -183,6 +183,47 @@ fn many_unknown_increments_are_cheap() {
     violated(operations);
 }
 
+fn all(
+    client: u32,
+    actions: &[(&str, Action)],
+    from: u64,
+    to: u64,
+    answers: &[Answer],
+) -> Operation {
+    let actions = actions.iter().map(|(key, action)| (value(key), action.clone())).collect();
+    let outcome = Outcome::Ok(Answer::All(answers.to_vec()));
+    Operation { key: Bytes::new(), ..op(client, Action::All(actions), from, to, outcome) }
+}
+
+fn on(key: &str, operation: Operation) -> Operation {
+    Operation { key: value(key), ..operation }
+}
+
+/// Each key alone looks right: only together they show that the transaction was seen half done.
+#[test]
+fn a_transaction_that_is_seen_half_done_is_rejected() {
+    let both = [("a", Action::Incr), ("b", Action::Incr)];
+    let one = Answer::Number(1);
+    let write = all(1, &both, 0, 9, &[one.clone(), one]);
+    let look = |key, seen, from| on(key, get(2, seen, from, from + 1));
+    holds(vec![write.clone(), look("a", None, 2), look("b", Some("1"), 4)]);
+    holds(vec![write.clone(), look("a", Some("1"), 2), look("b", Some("1"), 4)]);
+    violated(vec![write.clone(), look("a", Some("1"), 2), look("b", None, 4)]);
+    let unsure = unknown(write);
+    holds(vec![unsure.clone(), look("a", Some("1"), 20), look("b", Some("1"), 22)]);
+    violated(vec![unsure, look("a", Some("1"), 20), look("b", None, 22)]);
+}
+
+/// What a watched key held when its transaction began is a read within the transaction.
+#[test]
+fn a_transaction_that_missed_a_change_is_rejected() {
+    let guarded = [("a", Action::Get), ("a", Action::Set(value("2")))];
+    let answers = [Answer::Value(Some(value("0"))), Answer::Stored];
+    let before = || on("a", set(1, "0", 0, 1));
+    holds(vec![before(), all(2, &guarded, 2, 9, &answers)]);
+    violated(vec![before(), on("a", set(1, "1", 2, 3)), all(2, &guarded, 4, 9, &answers)]);
+}
+
 /// A history as a correct server makes it: each operation takes effect at a point within its span.
 fn honest(seed: Vec<(u8, u64, u64, u8)>) -> Vec<Operation> {
     let mut planned: Vec<(u64, u32, u64, u64, u8, u8)> = Vec::new();
