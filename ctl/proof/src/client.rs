@@ -12,6 +12,8 @@ use bytes::{Bytes, BytesMut};
 use crate::connection::{Connection, Lost};
 use crate::resp::{self, Reply};
 
+mod transaction;
+
 /// A command is redirected at most this often before it is given up as refused.
 const REDIRECTS_MAX: usize = 5;
 

@@ -7,6 +7,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Action {
     Set(Bytes),
+    /// The second value, if the key holds the first: `SET … IFEQ`. Not stored is answered by nil.
+    SetIfEq(Bytes, Bytes),
     Get,
     Del,
     Incr,
@@ -60,6 +62,15 @@ impl Operation {
         };
         one.into_iter().chain(several.iter().map(|(key, _)| key))
     }
+
+    /// What it does to each of [`Operation::keys`].
+    pub fn actions(&self) -> impl Iterator<Item = &Action> {
+        let (one, several) = match &self.action {
+            Action::All(actions) => (None, &actions[..]),
+            action => (Some(action), &[][..]),
+        };
+        one.into_iter().chain(several.iter().map(|(_, action)| action))
+    }
 }
 
 /// All operations on the keys that they name. The checker relies on "all": an operation that was
@@ -109,6 +120,9 @@ impl From<&Operation> for Line {
     fn from(operation: &Operation) -> Line {
         let (action, argument) = match &operation.action {
             Action::Set(value) => ("set", Some(text(value))),
+            Action::SetIfEq(expected, value) => {
+                ("set if equal", Some(format!("{} -> {}", text(expected), text(value))))
+            }
             Action::Get => ("get", None),
             Action::Del => ("del", None),
             Action::Incr => ("incr", None),

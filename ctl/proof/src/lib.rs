@@ -21,6 +21,7 @@
 pub mod bench;
 pub mod check;
 pub mod client;
+pub mod commands;
 pub mod connection;
 pub mod history;
 pub mod ledger;

@@ -15,9 +15,9 @@ use rand::{Rng, SeedableRng};
 use tokio::task::JoinSet;
 
 use crate::client::{Client, Command, Fate, Target};
+use crate::commands;
 use crate::history::{Action, Answer, History, Operation, Outcome};
 use crate::ledger::{self, Ledger, Mark, WriterLedger};
-use crate::resp::Reply;
 use crate::stats::Stats;
 
 /// After a refusal a client waits, so that it does not spin while there is no leader.
@@ -183,7 +183,10 @@ impl Worker {
     async fn run(mut self, stopping: Arc<AtomicBool>) -> (usize, WriterLedger, History) {
         while !stopping.load(Ordering::SeqCst) {
             let intents: Vec<Intent> = (0..self.spec.pipeline).map(|_| self.intend()).collect();
-            let commands: Vec<Command> = intents.iter().map(command_of).collect();
+            let commands: Vec<Command> = intents
+                .iter()
+                .map(|intent| commands::command(&intent.key, &intent.action))
+                .collect();
             let invoked_ns = self.stats.now_ns();
             let fates = self.client.run(&commands).await;
             let returned_ns = self.stats.now_ns();
@@ -322,31 +325,15 @@ enum Fated {
     Unknown(&'static str),
 }
 
-fn command_of(intent: &Intent) -> Command {
-    let word = Bytes::from_static;
-    let key = intent.key.clone();
-    match &intent.action {
-        Action::Set(value) => vec![word(b"SET"), key, value.clone()],
-        Action::Get => vec![word(b"GET"), key],
-        Action::Del => vec![word(b"DEL"), key],
-        Action::Incr => vec![word(b"INCR"), key],
-        Action::Append(token) => vec![word(b"APPEND"), key, token.clone()],
-        Action::All(_) => unreachable!("the load has one key a command"),
-    }
-}
-
 /// An answer of a kind that the command does not have leaves its fate unknown: the server is broken,
 /// and the count of such words says so.
 fn answer_of(action: &Action, fate: Fate) -> Fated {
-    match (action, fate) {
-        (_, Fate::Refused(word)) => Fated::Failed(word),
-        (_, Fate::Unknown(word)) => Fated::Unknown(word),
-        (Action::Set(_), Fate::Done(Reply::Simple(ok))) if ok == "OK" => Fated::Ok(Answer::Stored),
-        (Action::Get, Fate::Done(Reply::Bulk(value))) => Fated::Ok(Answer::Value(Some(value))),
-        (Action::Get, Fate::Done(Reply::Nil)) => Fated::Ok(Answer::Value(None)),
-        (Action::Del | Action::Incr | Action::Append(_), Fate::Done(Reply::Integer(number))) => {
-            Fated::Ok(Answer::Number(number))
-        }
-        (_, Fate::Done(_)) => Fated::Unknown("STRANGE"),
+    match fate {
+        Fate::Refused(word) => Fated::Failed(word),
+        Fate::Unknown(word) => Fated::Unknown(word),
+        Fate::Done(reply) => match commands::answer(action, &reply) {
+            Some(answer) => Fated::Ok(answer),
+            None => Fated::Unknown("STRANGE"),
+        },
     }
 }

@@ -3,10 +3,12 @@
 
 #![expect(clippy::print_stderr, reason = "a skipped test says so")]
 
+use std::io::{Read, Write};
 use std::net::TcpListener;
 use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
+use bytes::Bytes;
 use proof::check::{Limits, Verdict};
 use proof::client::{Client, Fate, Target};
 use proof::load::{Load, Mix, Spec};
@@ -118,4 +120,33 @@ async fn a_server_that_dies_leaves_unknown_fates() {
     assert!(counts.unknown <= 4, "each client loses one operation at most: {:?}", counts.words);
     let proof = finished.verify(&redis.target, Duration::from_millis(200), Limits::default()).await;
     assert!(matches!(proof.verdict, Verdict::Unknown(_)), "{}", proof.verdict);
+}
+
+/// Our own transactions: done as a whole, or not at all.
+#[tokio::test]
+async fn a_transaction_is_done_as_a_whole_or_not_at_all() {
+    let Some(redis) = redis_server().await else { return };
+    let mut client = Client::new(redis.target.clone(), 0);
+    let words = |words: &[&'static str]| words.iter().map(|word| Bytes::from(*word)).collect();
+    let both = [words(&["SET", "x", "1"]), words(&["INCR", "n"])];
+    let replies = vec![Reply::Simple("OK".into()), Reply::Integer(1)];
+    assert_eq!(client.transaction(&both).await, Fate::Done(Reply::Array(replies)));
+    let spoilt = [words(&["SET", "x", "2"]), words(&["INCR", "n", "too", "many"])];
+    assert_eq!(client.transaction(&spoilt).await, Fate::Refused("ERR".into()));
+    assert_eq!(client.call(&[b"GET", b"x"]).await, Fate::Done(Reply::Bulk("1".into())));
+
+    let key = Bytes::from("x");
+    let (seen, fate) = client.guarded(&key, |_| vec![words(&["SET", "x", "2"])]).await;
+    assert_eq!(seen, Some("1".into()));
+    assert_eq!(fate, Fate::Done(Reply::Array(vec![Reply::Simple("OK".into())])));
+    // Somebody else writes between the look and the EXEC.
+    let target = redis.target.clone();
+    let meddle = |_| {
+        let mut stream = std::net::TcpStream::connect(&target.nodes[0]).unwrap();
+        stream.write_all(b"SET x 3\r\n").unwrap();
+        stream.read_exact(&mut [0; 5]).unwrap();
+        vec![words(&["SET", "x", "4"])]
+    };
+    assert_eq!(client.guarded(&key, meddle).await, (Some("2".into()), Fate::Done(Reply::Nil)));
+    assert_eq!(client.call(&[b"GET", b"x"]).await, Fate::Done(Reply::Bulk("3".into())));
 }

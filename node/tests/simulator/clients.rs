@@ -306,6 +306,8 @@ fn argv(key: &Bytes, action: &Action) -> Vec<Vec<u8>> {
         Action::Del => vec![b"DEL", key],
         Action::Incr => vec![b"INCR", key],
         Action::Append(token) => vec![b"APPEND", key, token],
+        Action::SetIfEq(expected, value) => vec![b"SET", key, value, b"IFEQ", expected],
+        Action::All(_) => panic!("no transaction is asked for here"),
     };
     words.into_iter().map(<[u8]>::to_vec).collect()
 }

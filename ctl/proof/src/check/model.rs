@@ -52,6 +52,10 @@ impl Values {
     pub(super) fn apply(&mut self, state: State, action: &Action) -> Option<(State, Answer)> {
         match action {
             Action::Set(value) => Some((self.state_of(value), Answer::Stored)),
+            Action::SetIfEq(expected, value) => Some(match self.value(state) == Some(expected) {
+                true => (self.state_of(value), Answer::Stored),
+                false => (state, Answer::Value(None)),
+            }),
             Action::Get => Some((state, Answer::Value(self.value(state).cloned()))),
             Action::Del => Some((ABSENT, Answer::Number(i64::from(state != ABSENT)))),
             Action::Incr => {

@@ -9,8 +9,8 @@
 //!   can be placed at once: any order that places it later still holds with it moved here.
 //! * Operations of unknown fate need no place at all. Those with the same effect are alike but for
 //!   their invocation, so they are used in the order of their invocations.
-//! * Values that no read has seen are alike too, as long as only SET, GET and DEL touch the object,
-//!   and one key at a time: all unknown SETs of such values count as one effect.
+//! * Values that nobody has read or asked for are alike too, where nothing is made of them (INCR,
+//!   APPEND): unknown operations that differ only in such values count as one effect.
 
 use std::collections::{BTreeMap, HashSet};
 use std::time::Instant;
@@ -304,18 +304,19 @@ fn steps(keys: &[&Bytes], operation: &Operation) -> Vec<Step> {
 /// Groups operations of unknown fate by their effect.
 fn maybes(keys: &[&Bytes], all: &[&Operation], mut unknown: Vec<&Operation>) -> Vec<Maybe> {
     unknown.sort_by_key(|operation| operation.invoked_ns);
-    let plain = |op: &&Operation| matches!(op.action, Action::Set(_) | Action::Get | Action::Del);
-    let unseen_are_alike = all.iter().all(plain);
-    let seen: HashSet<&Bytes> = all.iter().filter_map(|operation| value_read(operation)).collect();
+    let told_apart = told_apart(all);
+    let counted = counted(keys, all);
     let mut maybes: Vec<Maybe> = Vec::new();
     for operation in unknown {
         let mut steps = steps(keys, operation);
-        if let [Step { action: Action::Set(value), .. }] = &mut steps[..]
-            && unseen_are_alike
-            && !seen.contains(value)
-        {
-            // Stands for all of them; no client writes this one.
-            *value = Bytes::from_static(b"\0 any value that no read has seen");
+        for Step { key, action } in &mut steps {
+            if let Action::Set(value) | Action::SetIfEq(_, value) = action
+                && !counted[*key]
+                && !told_apart.contains(value)
+            {
+                // Stands for all of them; no client writes this one.
+                *value = Bytes::from_static(b"\0 any value that no read has seen");
+            }
         }
         match maybes.iter_mut().find(|maybe| maybe.steps == steps) {
             Some(maybe) => maybe.invoked_ns.push(operation.invoked_ns),
@@ -325,9 +326,39 @@ fn maybes(keys: &[&Bytes], all: &[&Operation], mut unknown: Vec<&Operation>) -> 
     maybes
 }
 
-fn value_read(operation: &Operation) -> Option<&Bytes> {
-    match &operation.outcome {
-        Outcome::Ok(Answer::Value(value)) => value.as_ref(),
-        _ => None,
+/// Values that somebody has read, or asked for.
+fn told_apart<'a>(all: &[&'a Operation]) -> HashSet<&'a Bytes> {
+    fn read<'a>(answer: &'a Answer, values: &mut HashSet<&'a Bytes>) {
+        match answer {
+            Answer::Value(value) => values.extend(value),
+            Answer::All(answers) => answers.iter().for_each(|answer| read(answer, values)),
+            Answer::Stored | Answer::Number(_) => {}
+        }
     }
+    let mut values = HashSet::new();
+    for operation in all {
+        if let Outcome::Ok(answer) = &operation.outcome {
+            read(answer, &mut values);
+        }
+        for action in operation.actions() {
+            if let Action::SetIfEq(expected, _) = action {
+                values.insert(expected);
+            }
+        }
+    }
+    values
+}
+
+/// Of each key, whether what it holds becomes part of what it will hold.
+fn counted(keys: &[&Bytes], all: &[&Operation]) -> Vec<bool> {
+    let mut counted = vec![false; keys.len()];
+    for operation in all {
+        for (key, action) in operation.keys().zip(operation.actions()) {
+            if let (Ok(key), Action::Incr | Action::Append(_)) = (keys.binary_search(&key), action)
+            {
+                counted[key] = true;
+            }
+        }
+    }
+    counted
 }

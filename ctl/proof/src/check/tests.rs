@@ -224,6 +224,52 @@ fn a_transaction_that_missed_a_change_is_rejected() {
     violated(vec![before(), on("a", set(1, "1", 2, 3)), all(2, &guarded, 4, 9, &answers)]);
 }
 
+#[test]
+fn compare_and_set_is_understood() {
+    let swap = |stored: bool, from_value: &str, to_value: &str, from, to| {
+        let answer = if stored { Answer::Stored } else { Answer::Value(None) };
+        let action = Action::SetIfEq(value(from_value), value(to_value));
+        op(1, action, from, to, Outcome::Ok(answer))
+    };
+    holds(vec![set(1, "a", 0, 1), swap(true, "a", "b", 2, 3), get(2, Some("b"), 4, 5)]);
+    holds(vec![set(1, "a", 0, 1), swap(false, "x", "b", 2, 3), get(2, Some("a"), 4, 5)]);
+    holds(vec![swap(false, "x", "b", 2, 3), get(2, None, 4, 5)]);
+    violated(vec![set(1, "a", 0, 1), swap(true, "x", "b", 2, 3)]);
+    violated(vec![set(1, "a", 0, 1), swap(false, "a", "b", 2, 3)]);
+    // Two who swap the same value: one of them has to fail.
+    let both = vec![set(1, "a", 0, 1), swap(true, "a", "b", 2, 9), swap(true, "a", "c", 2, 9)];
+    violated(both);
+    // A swap that fails tells values apart that no read has seen.
+    let lost = || unknown(set(1, "b", 0, 1));
+    holds(vec![set(1, "a", 2, 3), lost(), swap(false, "a", "c", 4, 5)]);
+    violated(vec![set(1, "a", 2, 3), swap(false, "a", "c", 4, 5)]);
+    violated(vec![lost(), swap(true, "b", "c", 4, 5), swap(true, "b", "d", 6, 7)]);
+}
+
+/// Each of these writes may be done or not, in any order, and nobody saw its value: that must not
+/// cost a search of all subsets.
+#[test]
+fn many_unknown_transactions_are_cheap() {
+    let write = |i: u32, text: &str, from, to| {
+        let both = [("x", Action::Set(value(text))), ("y", Action::Set(value(text)))];
+        all(i, &both, from, to, &[Answer::Stored, Answer::Stored])
+    };
+    let look = |seen: [&str; 2], from| {
+        let both = [("x", Action::Get), ("y", Action::Get)];
+        let answers = seen.map(|text| Answer::Value(Some(value(text))));
+        all(99, &both, from, from + 1, &answers)
+    };
+    let mut operations: Vec<Operation> =
+        (0..100).map(|i| unknown(write(i, &format!("lost{i}"), 0, 1))).collect();
+    for i in 0..50 {
+        operations.push(write(98, &format!("{i}"), 10 * i + 2, 10 * i + 3));
+        operations.push(look([&format!("{i}"), &format!("{i}")], 10 * i + 4));
+    }
+    holds(operations.clone());
+    operations.push(look(["49", "48"], 1_000));
+    violated(operations);
+}
+
 /// A history as a correct server makes it: each operation takes effect at a point within its span.
 fn honest(seed: Vec<(u8, u64, u64, u8)>) -> Vec<Operation> {
     let mut planned: Vec<(u64, u32, u64, u64, u8, u8)> = Vec::new();
