@@ -129,5 +129,40 @@ impl OnceClient {
 
 /// Refused now, and perhaps not in a moment.
 fn may_pass(word: &str) -> bool {
-    matches!(word, "CLUSTERDOWN" | "TRYAGAIN" | "MOVED" | "LOADING" | "MASTERDOWN" | "CONNECT")
+    matches!(
+        word,
+        "CLUSTERDOWN" | "TRYAGAIN" | "MOVED" | "LOADING" | "MASTERDOWN" | "OOM" | "CONNECT"
+    )
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    /// A server that answers one request a connection: by these words, or by hanging up.
+    async fn server(answers: &'static [&'static str]) -> Target {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap().to_string();
+        tokio::spawn(async move {
+            for answer in answers {
+                let (mut stream, _) = listener.accept().await.unwrap();
+                stream.read(&mut [0; 512]).await.unwrap();
+                stream.write_all(answer.as_bytes()).await.unwrap();
+            }
+        });
+        Target::open(vec![address])
+    }
+
+    /// The disk fills after the write was done, and before it is sent again: "not done" is said of
+    /// the second copy only.
+    #[tokio::test]
+    async fn a_full_disk_does_not_make_a_done_write_refused() {
+        let target = server(&[":7\r\n", "", "-OOM the disk is full\r\n", ":1\r\n"]).await;
+        let patience = Duration::from_secs(20);
+        let mut once = OnceClient::open(target, patience).await.unwrap();
+        assert_eq!(once.write(&[b"INCR", b"n"], patience).await, Ok(Reply::Integer(1)));
+    }
 }
