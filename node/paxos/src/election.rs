@@ -211,17 +211,13 @@ impl Election {
         self.candidate_until_us = now_us + self.settings.timing.phase1_us;
     }
 
-    /// A newer configuration rules: whoever led under the older one leads no more. If it is a voter
-    /// still (`stays`), it goes on in the new configuration, and is given the time for that.
-    pub(crate) fn on_configuration(
-        &mut self,
-        members: &BTreeSet<NodeId>,
-        stays: bool,
-        now_us: u64,
-    ) {
+    /// A newer configuration rules: whoever led under the older one leads no more. If there was a
+    /// leader (`led`), it goes on in the new configuration, or names another if it has no place there:
+    /// that is given the time it needs.
+    pub(crate) fn on_configuration(&mut self, members: &BTreeSet<NodeId>, led: bool, now_us: u64) {
         self.peers.retain(|node, _| members.contains(node));
         self.followed = None;
-        if stays {
+        if led {
             self.candidate_until_us = now_us + self.settings.timing.phase1_us;
         }
     }

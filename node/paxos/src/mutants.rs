@@ -82,10 +82,11 @@ mod broken {
         ValuesAboveConfiguration,
         PhaseOneWithOldQuorum,
         PromiseInUnknownConfiguration,
+        RemovedLeaderNamesNobody,
     }
 
     impl Mutant {
-        pub const ALL: [Mutant; 51] = [
+        pub const ALL: [Mutant; 52] = [
             Mutant::OneVariableForPromisedAndAccepted,
             Mutant::PromiseGoesBack,
             Mutant::PromiseOnlySlotsSeen,
@@ -137,6 +138,7 @@ mod broken {
             Mutant::ValuesAboveConfiguration,
             Mutant::PhaseOneWithOldQuorum,
             Mutant::PromiseInUnknownConfiguration,
+            Mutant::RemovedLeaderNamesNobody,
         ];
     }
 

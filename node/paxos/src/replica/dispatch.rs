@@ -300,6 +300,7 @@ impl Replica {
         self.election.on_heartbeat(from, heartbeat, now.mono_us);
         if let Some(ballot) = leading {
             self.see(ballot);
+            self.succeeded(ballot);
             self.take_hint(ballot, hint, output);
             self.declare(now, output);
             if asks_grant {

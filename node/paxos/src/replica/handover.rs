@@ -6,6 +6,10 @@
 //! receiver begins phase 1 at once; its Prepares carry the released ballot, so that grants to it do
 //! not bind. Whatever is lost on the way costs time and nothing else: after a bound the old leader
 //! goes on, in a new round. The released ballot never holds a lease again (PITFALLS 33, 106).
+//!
+//! A leader that a change of the configuration removes does the same once the change is chosen: in
+//! favour of the first voter that has it on disk. It stays until that one leads, so that it can send
+//! its clients there.
 
 use super::Replica;
 use crate::ballot::{Ballot, NodeId, Slot};
@@ -39,7 +43,8 @@ pub enum HandoverRefusal {
 #[derive(Clone, Copy, Debug, Hash)]
 pub(crate) struct Released {
     ballot: Ballot,
-    to: NodeId,
+    /// Nobody yet, where a change has removed the leader and no voter is known to know it.
+    to: Option<NodeId>,
     sent_us: u64,
     deadline_us: u64,
 }
@@ -56,8 +61,8 @@ impl Replica {
         let leader = self.leader();
         let Proposer::Leading(leading) = &self.proposer else {
             return Err(match self.released {
-                Some(Released { to, .. }) => HandoverRefusal::UnderWay { to },
-                None => HandoverRefusal::NotLeading { leader },
+                Some(Released { to: Some(to), .. }) => HandoverRefusal::UnderWay { to },
+                _ => HandoverRefusal::NotLeading { leader },
             });
         };
         if let Some(Handover { to, .. }) = leading.handover {
@@ -137,11 +142,13 @@ impl Replica {
         let Released { ballot, to, sent_us, deadline_us } = *released;
         if now.mono_us >= deadline_us {
             self.released = None;
-            output.notes.push(Note::HandoverGivenUp { to });
+            output.notes.extend(to.map(|to| Note::HandoverGivenUp { to }));
             if self.own_ballot().is_none() && self.configuration.is_voter(self.settings.id) {
                 self.begin_candidacy(now, None, output);
             }
-        } else if now.mono_us.saturating_sub(sent_us) >= self.settings.timing.resend_us / 4 {
+        } else if let Some(to) = to
+            && now.mono_us.saturating_sub(sent_us) >= self.settings.timing.resend_us / 4
+        {
             released.sent_us = now.mono_us;
             let first_unchosen = self.learner.first_unchosen;
             self.send(to, Message::Release { ballot, first_unchosen }, output);
@@ -159,7 +166,8 @@ impl Replica {
             }
         } else {
             let deadline_us = now.mono_us + self.settings.timing.phase1_us;
-            self.released = Some(Released { ballot, to, sent_us: now.mono_us, deadline_us });
+            let sent_us = now.mono_us;
+            self.released = Some(Released { ballot, to: Some(to), sent_us, deadline_us });
             self.election.wait_for_successor(deadline_us);
             self.end_ballot(now, Deposed::HandedOver, output);
         }
@@ -168,10 +176,36 @@ impl Replica {
         self.send(to, Message::Release { ballot, first_unchosen }, output);
     }
 
+    /// A change that this leader has made leaves no place for it: its ballot is over, and whoever is
+    /// to lead need not wait for the end of the grants to it. Who that is shows when the first voter
+    /// knows the change.
+    pub(super) fn let_go_removed(&mut self, now: Now, ballot: Ballot) {
+        let deadline_us = now.mono_us + self.settings.timing.phase1_us;
+        self.released = Some(Released { ballot, to: None, sent_us: now.mono_us, deadline_us });
+    }
+
+    /// `peer` has the change on disk that removed this node.
+    pub(super) fn name_successor(&mut self, now: Now, peer: NodeId, output: &mut Output) {
+        if let Some(Released { ballot, to: None, deadline_us, .. }) = self.released
+            && self.could_lead(now, peer).is_ok()
+        {
+            let (to, sent_us) = (Some(peer), now.mono_us);
+            self.released = Some(Released { ballot, to, sent_us, deadline_us });
+            output.notes.push(Note::Released { ballot, to: peer });
+            let first_unchosen = self.learner.first_unchosen;
+            self.send(peer, Message::Release { ballot, first_unchosen }, output);
+        }
+    }
+
     /// Whom this node wants to lead, having let go of its own ballot: it says so to the others,
     /// which leave the one it named the time that it needs.
     pub(super) fn successor(&self) -> Option<NodeId> {
-        self.released.map(|released| released.to)
+        self.released.and_then(|released| released.to)
+    }
+
+    /// Does a ballot that this node has let go of still wait for somebody to lead?
+    pub(super) fn awaits_successor(&self) -> bool {
+        self.released.is_some()
     }
 
     /// Somebody has begun a higher ballot, which is what was wanted.

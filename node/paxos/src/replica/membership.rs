@@ -142,11 +142,13 @@ impl Replica {
             output.notes.push(Note::TallyVoided { ballot });
         }
         self.end_ballot(now, Deposed::NewConfiguration, output);
-        let stays = leader.is_some_and(|leader| self.configuration.is_voter(leader));
-        self.election.on_configuration(&members, stays, now.mono_us);
+        self.election.on_configuration(&members, leader.is_some(), now.mono_us);
         self.note_leader(output);
-        if led.is_some() && self.configuration.is_voter(self.settings.id) {
+        let Some(ballot) = led else { return };
+        if self.configuration.is_voter(self.settings.id) {
             self.begin_candidacy(now, None, output);
+        } else if !mutant!(RemovedLeaderNamesNobody) {
+            self.let_go_removed(now, ballot);
         }
     }
 
@@ -269,6 +271,8 @@ impl Replica {
                 Message::Heartbeat(heartbeat) => heartbeat.promised.configuration > known,
                 Message::Nack { promised, .. } => promised.configuration > known,
                 Message::Chosen { .. } => true,
+                // A leader that a change has removed hands over.
+                Message::Release { ballot, .. } => ballot.node == from,
                 _ => false,
             }
     }
@@ -309,7 +313,7 @@ impl Replica {
             return;
         }
         self.took_leave_us = now.mono_us;
-        if self.leave_known_to.reached(&self.configuration) {
+        if self.leave_known_to.reached(&self.configuration) && !self.awaits_successor() {
             return self.leave(output);
         }
         let voters: Vec<NodeId> = self.configuration.voters().collect();
@@ -335,7 +339,8 @@ impl Replica {
             return self.send_missing(now, from, output);
         }
         self.leave_known_to.add(from);
-        if self.leave_known_to.reached(&self.configuration) {
+        self.name_successor(now, from, output);
+        if self.leave_known_to.reached(&self.configuration) && !self.awaits_successor() {
             self.leave(output);
         }
     }
@@ -345,12 +350,6 @@ impl Replica {
         self.tombstone_reported = true;
         output.tombstone = Some(number);
         output.notes.push(Note::Removed { number });
-    }
-
-    /// The configuration before this one, if this process has seen it: its members that are gone
-    /// are still to be told.
-    pub fn former_configuration(&self) -> Option<&Configuration> {
-        self.former.as_ref()
     }
 
     /// Is a change of the configuration waiting, or in flight?

@@ -135,6 +135,15 @@ impl Replica {
         output.notes.push(Note::Elected { ballot, adopted, noops, phase1_us });
         self.note_leader(output);
         self.send_heartbeats(now, output);
+        // Whoever let go in favour of this node may be no member any more. It waits for this, and
+        // sends its clients here.
+        if let Some(former) = preparing.release.map(|released| released.node)
+            && former != self.settings.id
+            && !self.configuration.contains(former)
+        {
+            let heartbeat = self.heartbeat_for(former, now);
+            self.send(former, heartbeat, output);
+        }
     }
 
     /// Configuration `number`, adopted in `slot`, ends this reign: nothing is proposed above it.
