@@ -77,7 +77,7 @@ pub const VERBS: [(&str, &str); 7] = [
     ("status", "what this node knows of itself and the cluster"),
     ("log-level FILTER", "another trace filter until the next start, e.g. info,node=debug"),
     ("members", "the newest configuration known here"),
-    ("member …", "list, export, add, promote, remove, replace, voters, meet"),
+    ("member …", "members and their changes; the verbs are listed below"),
     ("version", "release and formats"),
     ("transfer [ID]", "let another node lead: that one, or the best voter"),
     ("stop", "hand over, finish what waits, end"),

@@ -5,6 +5,7 @@
 use std::path::{Path, PathBuf};
 use std::rc::Rc;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::{Context, Result, anyhow, bail};
 use config::{Behaviour, ClientSecurity, Election, Members, NodeConfig, Reads, UserRole};
@@ -35,6 +36,9 @@ const SNAPSHOT_DIR: &str = "snapshots";
 const MEMBERS_COPY: &str = "members.toml";
 /// The longest lease, in microseconds, that any process on this disk may have granted.
 const LONGEST_LEASE: &str = "longest_lease_us";
+
+/// For answers that are on their way when a removed node stops.
+const ANSWERS_LEAVE: Duration = Duration::from_millis(50);
 
 /// Makes identity, key and an empty journal in the data directory, once per node.
 pub fn format(config: &NodeConfig) -> Result<identity::Public> {
@@ -144,6 +148,8 @@ pub async fn run(config: NodeConfig, config_path: &Path, set_filter: SetFilter) 
         }
         Ended::Removed(number) => {
             shell::finish(&shell);
+            // Whoever asked for it reads the answer first.
+            tokio::time::sleep(ANSWERS_LEAVE).await;
             membership::write_tombstone(&shell.core.borrow().config.data_dir, number)
                 .context("write down that this node was removed")?;
             tracing::warn!(number, "removed from the cluster: this node stops for good");
@@ -217,7 +223,7 @@ pub(crate) fn write_durably(path: &Path, text: &str) -> std::io::Result<()> {
     std::fs::File::open(dir)?.sync_all()
 }
 
-fn configuration(members: &Members) -> Result<Configuration> {
+pub(crate) fn configuration(members: &Members) -> Result<Configuration> {
     let mut configuration = Configuration { store_version: 1, ..Default::default() };
     for member in &members.members {
         let incarnation = u64::from_str_radix(&member.incarnation, 16)

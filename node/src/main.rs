@@ -33,13 +33,21 @@ enum Verb {
     /// Print the public half of the identity as JSON; ends with 4 where there is none.
     Identity,
     /// Ask the running node over its admin socket.
+    #[command(after_help = admin_help())]
     Admin {
-        /// status, members, version, log-level FILTER, stop
+        /// One of those below.
         verb: String,
         args: Vec<String>,
     },
     /// Print one of the node's read-only pages: /metrics, /status, /healthz, /readyz.
     Get { page: String },
+}
+
+/// Every verb of the admin socket, and what `member` takes.
+fn admin_help() -> String {
+    let verbs = node::admin::VERBS.map(|(verb, what)| format!("  {verb:<18} {what}"));
+    let members = node::membership::MemberCommand::USAGE.map(|usage| format!("  member {usage}"));
+    format!("Verbs:\n{}\n\nMembers:\n{}", verbs.join("\n"), members.join("\n"))
 }
 
 /// `identity` where the data directory was never formatted.

@@ -7,10 +7,12 @@ use std::path::{Path, PathBuf};
 
 use config::{MemberConfig, Members};
 use paxos::{BatchId, Change, Configuration, Member, NodeId, Now, Role, Slot};
+use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::oneshot;
 
 use crate::admin::AdminReply;
+use crate::boot;
 use crate::clock;
 use crate::identity::hex;
 use crate::shell::Core;
@@ -24,8 +26,10 @@ const DEPARTING_US: u64 = 60_000_000;
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum MemberCommand {
     List,
-    /// The newest configuration known here, as a `members.toml`.
+    /// The newest configuration known here, as a `members.toml`, with its number and whom it lacks.
     Export,
+    /// What another node has exported: told by hand to a node that nobody else may tell.
+    Import(Box<Exported>),
     Add(Box<NewMember>),
     Promote(String),
     Remove(String),
@@ -39,6 +43,16 @@ pub enum MemberCommand {
     Meet(Box<NewMember>),
 }
 
+/// A configuration on its way from one node to another through an administrator's hands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Exported {
+    pub number: u32,
+    /// Former members.
+    pub removed: Vec<u32>,
+    pub members_toml: String,
+}
+
 /// A node as its `paxos-node identity` and the inventory describe it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewMember {
@@ -47,9 +61,10 @@ pub struct NewMember {
 }
 
 impl MemberCommand {
-    pub const USAGE: [&str; 8] = [
+    pub const USAGE: [&str; 9] = [
         "list",
         "export",
+        "import EXPORTED",
         "add ID NAME INCARNATION PUBLIC_KEY PEER CLIENT HTTP",
         "promote MEMBER",
         "remove MEMBER",
@@ -63,6 +78,11 @@ impl MemberCommand {
         match words.as_slice() {
             ["list"] => Ok(MemberCommand::List),
             ["export"] => Ok(MemberCommand::Export),
+            ["import", text] => {
+                let exported = serde_json::from_str(text)
+                    .map_err(|error| format!("that is not what `member export` prints: {error}"))?;
+                Ok(MemberCommand::Import(Box::new(exported)))
+            }
             ["add", rest @ ..] => Ok(MemberCommand::Add(Box::new(NewMember::parse(rest)?))),
             ["meet", rest @ ..] => Ok(MemberCommand::Meet(Box::new(NewMember::parse(rest)?))),
             ["promote", node] => Ok(MemberCommand::Promote((*node).to_owned())),
@@ -82,7 +102,7 @@ impl MemberCommand {
 impl NewMember {
     fn parse(words: &[&str]) -> Result<NewMember, String> {
         let [id, name, incarnation, key, peer, client, http] = words else {
-            return Err(format!("seven words are needed: {}", MemberCommand::USAGE[2]));
+            return Err(format!("seven words are needed: {}", MemberCommand::USAGE[3]));
         };
         let id = id.parse().ok().filter(|id| *id > 0);
         let id = id.ok_or("the id must be a number above 0")?;
@@ -132,7 +152,7 @@ pub struct Membership {
     /// Askers that wait, by the id of their change.
     waiting: HashMap<BatchId, oneshot::Sender<AdminReply>>,
     /// The configuration that the links follow.
-    number: u32,
+    followed: Configuration,
     /// Former members that may still have to be told, until then.
     departing: BTreeMap<NodeId, Member>,
     departing_until_us: u64,
@@ -146,15 +166,16 @@ pub struct Membership {
 impl Membership {
     pub fn new(configuration: &Configuration, initial: Configuration) -> Membership {
         Membership {
-            number: configuration.number,
+            followed: configuration.clone(),
             introduced: initial.members,
             ..Membership::default()
         }
     }
 }
 
-/// Whom links may lead to: the members; for a while those who have just left; and, as long as this
-/// node is no member itself, whomever it was told of.
+/// Whom links may lead to: the members; for a while those who have just left; and whomever this node
+/// was told of, at its first start or by an administrator, unless that node has left since. (So a
+/// node finds the others that does not know the members yet, or not any more: PITFALLS 113.)
 pub fn reachable(
     own: NodeId,
     configuration: &Configuration,
@@ -162,8 +183,7 @@ pub fn reachable(
     introduced: &BTreeMap<NodeId, Member>,
 ) -> Configuration {
     let mut reachable = configuration.clone();
-    let is_member = configuration.contains(own);
-    let strangers = introduced.iter().filter(|_| !is_member);
+    let strangers = introduced.iter().filter(|(id, _)| !configuration.removed.contains(id));
     for (id, member) in departing.iter().chain(strangers) {
         let is_taken =
             |other: &Member| !member.public_key.is_empty() && other.public_key == member.public_key;
@@ -177,21 +197,19 @@ pub fn reachable(
 impl Core {
     /// After each turn: links follow the configuration, askers hear what became of their change.
     pub(crate) fn follow_configuration(&mut self, now: Now) {
-        let number = self.node.configuration().number;
+        let configuration = self.node.configuration();
         let departed = !self.membership.departing.is_empty()
             && now.mono_us >= self.membership.departing_until_us;
         if departed {
             self.membership.departing.clear();
         }
-        if number != self.membership.number {
-            self.membership.number = number;
+        if configuration.number != self.membership.followed.number {
+            // Several changes may have been learned in one turn.
+            let next = configuration.clone();
+            let mut former = std::mem::replace(&mut self.membership.followed, next).members;
+            former.retain(|id, _| !configuration.contains(*id));
+            self.membership.departing.extend(former);
             self.membership.departing_until_us = now.mono_us + DEPARTING_US;
-            if let Some(former) = self.node.replica.former_configuration() {
-                let configuration = self.node.configuration();
-                let gone = former.members.iter().filter(|(id, _)| !configuration.contains(**id));
-                let gone: Vec<_> = gone.map(|(id, member)| (*id, member.clone())).collect();
-                self.membership.departing.extend(gone);
-            }
             self.update_links();
         } else if departed {
             self.update_links();
@@ -258,10 +276,8 @@ impl Core {
                 let configuration = self.status(now).configuration;
                 return Ok(Asked::Answer(json!(configuration)));
             }
-            MemberCommand::Export => {
-                let toml = self.members_file().to_toml();
-                return Ok(Asked::Answer(json!({ "members_toml": toml })));
-            }
+            MemberCommand::Export => return Ok(Asked::Answer(json!(self.exported()))),
+            MemberCommand::Import(exported) => return self.import(&exported).map(Asked::Answer),
             MemberCommand::Meet(new) => {
                 let peer = new.id;
                 self.membership.introduced.insert(peer, new.member);
@@ -294,6 +310,43 @@ impl Core {
         let by_name = members.iter().find(|(_, member)| member.name == text).map(|(id, _)| *id);
         let by_id = || text.trim_start_matches('n').parse().ok().map(NodeId);
         by_name.or_else(by_id).ok_or_else(|| format!("no member is called `{text}`"))
+    }
+
+    fn exported(&self) -> Exported {
+        let configuration = self.node.configuration();
+        Exported {
+            number: configuration.number,
+            removed: configuration.removed.iter().map(|id| id.0).collect(),
+            members_toml: self.members_file().to_toml(),
+        }
+    }
+
+    /// A node may have slept until nobody that it knows is a member any more, or until no member
+    /// lets it in any more. Told who they are it asks them for the rest; told that it was removed
+    /// it goes: whoever may open this socket could as well delete its data.
+    fn import(&mut self, exported: &Exported) -> Result<serde_json::Value, String> {
+        let members = Members::parse(&exported.members_toml, "the imported members");
+        let members = members.map_err(|problems| problems.to_string())?;
+        let own = self.identity.cluster.to_string();
+        if !members.cluster_uuid.eq_ignore_ascii_case(&own) {
+            let theirs = members.cluster_uuid;
+            return Err(format!(
+                "these are the members of cluster {theirs}, this node is of {own}"
+            ));
+        }
+        let known = self.node.configuration().number;
+        if exported.number <= known {
+            return Ok(json!({ "configuration": known, "news": false }));
+        }
+        let number = exported.number;
+        if exported.removed.contains(&self.identity.id.0) {
+            self.membership.removed = Some(number);
+            return Ok(json!({ "removed_by": number, "news": true }));
+        }
+        let told = boot::configuration(&members).map_err(|error| format!("{error:#}"))?;
+        self.membership.introduced.extend(told.members);
+        self.update_links();
+        Ok(json!({ "configuration": known, "told_of": number, "news": true }))
     }
 
     fn members_file(&self) -> Members {

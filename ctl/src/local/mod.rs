@@ -52,6 +52,8 @@ pub struct Spec {
     pub dir: PathBuf,
     pub binary: PathBuf,
     pub behaviour: Behaviour,
+    /// How the nodes' links to each other are secured; plain ones are for loopback only.
+    pub peers: PeerSecurity,
     /// Whoever may connect; nobody listed means that anybody may.
     pub users: Vec<User>,
     /// Filter of the nodes' traces.
@@ -69,6 +71,7 @@ impl Spec {
             dir,
             binary,
             behaviour: Behaviour::default(),
+            peers: PeerSecurity::Plain,
             users: Vec::new(),
             trace: "info".to_owned(),
         }
@@ -153,14 +156,7 @@ impl LocalCluster {
             if former.is_none() {
                 node.command("format")?;
             }
-            let said = node.command("identity")?;
-            let identity: Identity =
-                serde_json::from_str(&said).map_err(|source| Error::NoIdentity {
-                    command: "paxos-node identity".to_owned(),
-                    said: said.clone(),
-                    source,
-                })?;
-            members.members.push(member_of(node, identity));
+            members.members.push(member_of(node, identity_of(node)?));
         }
         let members = members.to_toml();
         for node in &nodes {
@@ -169,6 +165,20 @@ impl LocalCluster {
         // Last: a folder that has it was prepared to the end.
         write(&members_path, &members)?;
         Ok(LocalCluster { spec, nodes })
+    }
+
+    /// Formats one more node, under the next id. It is no member yet and does not run yet: it joins
+    /// once it was started, and the leader was told `member add` with what is returned.
+    pub fn prepare_another(&mut self) -> Result<MemberConfig, Error> {
+        let members_path = self.spec.dir.join("members.toml");
+        let members = Members::load(&members_path)?;
+        let node = node_of(&self.spec, self.nodes.len() as u32 + 1);
+        write_node_toml(&self.spec, &node, &members.cluster_uuid)?;
+        write(&node.dir.join("members.toml"), &members.to_toml())?;
+        node.command("format")?;
+        let member = MemberConfig { role: Role::Learner, ..member_of(&node, identity_of(&node)?) };
+        self.nodes.push(node);
+        Ok(member)
     }
 
     pub fn node(&mut self, id: u32) -> &mut LocalNode {
@@ -330,7 +340,7 @@ fn write_node_toml(spec: &Spec, node: &LocalNode, uuid: &str) -> Result<(), Erro
         name: node.name.clone(),
         data_dir: node.data_dir(),
         listen: node.listen.clone(),
-        security: Security { peers: PeerSecurity::Plain, clients, scrape_from: Vec::new() },
+        security: Security { peers: spec.peers, clients, scrape_from: Vec::new() },
         users: spec.users.clone(),
         behaviour: spec.behaviour.clone(),
         trace: Trace { filter: spec.trace.clone(), stderr: true, ..Trace::default() },
@@ -342,6 +352,12 @@ fn write_node_toml(spec: &Spec, node: &LocalNode, uuid: &str) -> Result<(), Erro
         source,
     })?;
     write(&node.config_path(), &config.to_toml())
+}
+
+fn identity_of(node: &LocalNode) -> Result<Identity, Error> {
+    let said = node.command("identity")?;
+    let command = "paxos-node identity".to_owned();
+    serde_json::from_str(&said).map_err(|source| Error::NoIdentity { command, said, source })
 }
 
 fn member_of(node: &LocalNode, identity: Identity) -> MemberConfig {
