@@ -11,7 +11,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use common::{SOON, TestCluster, node_binary, show, start, until};
-use config::{MemberConfig, PeerSecurity};
+use config::{MemberConfig, Members, PeerSecurity};
 use ctl::local::{LocalCluster, last_lines};
 use monitoring::status::{MemberRole, NodeStatus, Role};
 use proof::check::{Limits, Verdict};
@@ -389,6 +389,10 @@ async fn all_nodes_say_the_same_after_changes_and_restarts() {
         cluster.node(id).start().unwrap();
     }
     agree(&mut cluster).await;
+    // PITFALLS 27: what remembers the ids that are spent is the snapshots, by now.
+    let members = Members::load(cluster.node(1).dir.join("members.toml")).unwrap();
+    let leader = cluster.wait_for_leader(SOON, |_| true).await.unwrap();
+    cannot(&cluster, leader, &description("add", &members.members[0]), "never used again").await;
 }
 
 /// Clients that know where nodes may be, nine at most.
