@@ -180,6 +180,7 @@ pub struct Behaviour {
     pub priority: u32,
     pub reads: Reads,
     pub lease_ms: u64,
+    pub follower_reads: FollowerReads,
     pub window_slots: u64,
     pub window_bytes: u64,
     /// How long a command waits for a leader before `-CLUSTERDOWN`.
@@ -207,6 +208,7 @@ impl Default for Behaviour {
             priority: 0,
             reads: Reads::Lease,
             lease_ms: 100,
+            follower_reads: FollowerReads::Moved,
             window_slots: 256,
             window_bytes: 16 << 20,
             hold_ms: 1_000,
@@ -226,6 +228,18 @@ pub enum Reads {
     Lease,
     /// By a round among a quorum, always.
     Quorum,
+}
+
+/// What a node that does not lead does with a read on a connection that said READONLY.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum FollowerReads {
+    /// Redirects, as without READONLY.
+    Moved,
+    /// Asks the leader from which slot on, and serves it itself.
+    Linearizable,
+    /// Serves it from what it has.
+    Stale,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -52,6 +52,7 @@ pub(crate) const BEHAVIOUR: &[Key] = &[
     optional("resend_ms", Integer(5, MINUTE_MS)),
     optional("reads", Word(&["lease", "quorum"])),
     optional("lease_ms", Integer(10, 10_000)),
+    optional("follower_reads", Word(&["moved", "linearizable", "stale"])),
     optional("stalled_ms", Integer(50, 10 * MINUTE_MS)),
     optional("priority", Integer(0, 1_000_000)),
     optional("window_slots", Integer(1, 65_536)),

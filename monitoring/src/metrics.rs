@@ -91,7 +91,7 @@ pub const SNAPSHOT_KINDS: &[&str] = &["write", "send", "install"];
 /// Values of the label `result` of `paxos_snapshots_total`.
 pub const SNAPSHOT_RESULTS: &[&str] = &["ok", "failed"];
 /// Values of the label `path` of `paxos_reads_total`.
-pub const READ_PATHS: &[&str] = &["lease", "quorum"];
+pub const READ_PATHS: &[&str] = &["lease", "quorum", "follower", "stale"];
 /// Values of the label `direction` of the peer metrics.
 pub const DIRECTIONS: &[&str] = &["in", "out"];
 /// Values of the label `kind` of `paxos_chaos_active`.
@@ -225,7 +225,8 @@ table! {
     CLIENT_INFLIGHT = gauge("paxos_client_inflight_requests", Unit::Count,
         "Client commands that were read and not answered yet.");
     READS = counter("paxos_reads_total", Unit::Count,
-        "Linearizable reads served, by what made them safe.").by(&["path"]);
+        "Reads served, by what made them safe: the leader's lease, a quorum round, the leader's read \
+         index at a follower; stale ones are not safe.").by(&["path"]);
 
     // Proof
     STATE_HASH_SLOT = gauge("paxos_state_hash_slot", Unit::Slots,

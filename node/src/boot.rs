@@ -386,3 +386,22 @@ fn stop_on_signals(stop: Rc<Notify>) -> Result<()> {
     });
     Ok(())
 }
+
+#[cfg(test)]
+mod tests {
+    use super::longest_lease_us;
+
+    /// A granter that is configured anew is still bound by the longer lease that it may have given.
+    #[test]
+    fn a_shorter_lease_does_not_shorten_those_that_were_granted() {
+        let dir = tempfile::tempdir().expect("a folder");
+        let longest = |lease_us| longest_lease_us(dir.path(), lease_us).expect("a number");
+        assert_eq!(longest(100_000), 100_000);
+        assert_eq!(longest(600_000), 600_000);
+        assert_eq!(longest(100_000), 600_000);
+        assert_eq!(longest(0), 600_000, "one that takes no part any more");
+        std::fs::write(dir.path().join(super::LONGEST_LEASE), "long\n").expect("a file");
+        let error = longest_lease_us(dir.path(), 0).expect_err("no number").to_string();
+        assert!(error.contains("holds `long`"), "{error}");
+    }
+}

@@ -102,6 +102,8 @@ pub struct Session {
     pub watches: Watches,
     /// Those among the first whose replies may be whole values.
     pub values_pending: u32,
+    /// From which request on `READONLY` counts: those before it may still be held.
+    readonly_from: Option<Sequence>,
     /// The slot of the last write that was answered.
     pub last_write_slot: u64,
     /// When the oldest held request is refused.
@@ -137,6 +139,7 @@ impl Session {
             queue: None,
             watches: Watches::default(),
             values_pending: 0,
+            readonly_from: None,
             last_write_slot: 0,
             held_until_us: 0,
             closes_when_idle: false,
@@ -154,8 +157,20 @@ impl Session {
     fn take_sequence(&mut self, op: Op, arrived_us: u64) -> Sequence {
         let sequence = self.next;
         self.next.0 += 1;
+        let since = self.readonly_from.unwrap_or(sequence);
+        self.readonly_from = self.connection.readonly.then_some(since);
         self.pending.push_back(Pending { op, arrived_us, reply: None });
         sequence
+    }
+
+    /// Whether this request came behind a `READONLY` that has not been taken back.
+    pub fn is_readonly(&self, sequence: Sequence) -> bool {
+        self.connection.readonly && self.readonly_from.is_some_and(|from| from <= sequence)
+    }
+
+    /// When a request that has no reply yet came in.
+    pub fn arrived_us(&self, sequence: Sequence) -> u64 {
+        self.pending[(sequence.0 - self.front.0) as usize].arrived_us
     }
 
     /// Puts a reply in its place, and all replies whose turn has come into `out`.

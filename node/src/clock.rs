@@ -88,4 +88,30 @@ mod tests {
     fn the_first_leader_takes_the_quorums_time() {
         assert_eq!(LogClock::start(0, 0, 1_700_000_000_000).ms(0), 1_700_000_000_000);
     }
+
+    /// Says that this process is to print the clock instead.
+    const ASKED: &str = "PAXOS_TEST_PRINTS_THE_CLOCK";
+
+    /// 80: time that passes while the machine sleeps counts. A time namespace in which a day was
+    /// slept shifts CLOCK_BOOTTIME and nothing else.
+    #[test]
+    fn a_suspended_machine_is_a_day_older() {
+        if std::env::var_os(ASKED).is_some() {
+            return println!("boot time {}", mono_us());
+        }
+        let day_us = 24 * 3_600 * SECOND_US;
+        let before_us = mono_us();
+        let own = std::env::current_exe().expect("this test's program");
+        let mut asleep = std::process::Command::new("unshare");
+        asleep.args(["--time", "--boottime", "86400", "--monotonic", "0"]).arg(own);
+        asleep.args(["--exact", "clock::tests::a_suspended_machine_is_a_day_older", "--nocapture"]);
+        let printed = match asleep.env(ASKED, "1").output() {
+            Ok(output) if output.status.success() => output.stdout,
+            _ => return eprintln!("skipped: no time namespace can be made (needs root)"),
+        };
+        let printed = String::from_utf8(printed).expect("text");
+        let mut words = printed.split("boot time ").nth(1).expect("it prints").split_whitespace();
+        let there_us: u64 = words.next().and_then(|word| word.parse().ok()).expect("a number");
+        assert!(there_us >= before_us + day_us, "{there_us} µs there, {before_us} µs here before");
+    }
 }

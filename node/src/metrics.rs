@@ -65,6 +65,8 @@ pub struct Metrics {
     pub client_inflight: IntGauge,
     pub reads_lease: IntCounter,
     pub reads_quorum: IntCounter,
+    pub reads_follower: IntCounter,
+    pub reads_stale: IntCounter,
     pub state_hash_mismatches: IntCounter,
 }
 
@@ -159,6 +161,8 @@ impl Metrics {
             client_inflight: e.gauge(&table::CLIENT_INFLIGHT),
             reads_lease: reads("lease"),
             reads_quorum: reads("quorum"),
+            reads_follower: reads("follower"),
+            reads_stale: reads("stale"),
             state_hash_mismatches: e.counter(&table::STATE_HASH_MISMATCHES),
             sync_seconds: e.histogram(&table::JOURNAL_SYNC_DURATION),
             exposition,

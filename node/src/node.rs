@@ -10,9 +10,11 @@
 //! - a read is confirmed by the lease, or waits for a quorum round, and is served from the store,
 //!   never from the log; but behind a write of its own connection it takes a place in the batch, so
 //!   that it sees that write;
-//! - without a leader it is held, for a second by default, then refused: surely not done.
+//! - without a leader it is held, for a second by default, then refused: surely not done;
+//! - a read on a connection that said READONLY may be served by a node that does not lead.
 
 mod applying;
+mod following;
 mod taking;
 mod transacting;
 mod waiting;
@@ -94,9 +96,21 @@ struct WaitingRead {
     hash_slot: u16,
     /// Its work is not to be seen from the length of its reply.
     is_heavy: bool,
-    /// Confirmed by the lease, not by a round.
-    leased: bool,
+    path: ReadPath,
     argv: Vec<Bytes>,
+}
+
+/// What makes a read safe.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum ReadPath {
+    /// A round among a quorum, at the leader.
+    Round,
+    /// The leader's lease.
+    Lease,
+    /// The leader's read index, asked for by a node that does not lead; not after this time.
+    Follower { until_us: u64 },
+    /// Nothing: the configuration says that it need not be.
+    Stale,
 }
 
 /// Counters that the pages show; the shell copies them out.
@@ -106,6 +120,9 @@ pub struct Counts {
     /// Reads behind a quorum round, or in a batch; and those under a lease.
     pub reads_served: u64,
     pub reads_leased: u64,
+    /// Reads served by a node that did not lead: as new as the leader's, and as they happened to be.
+    pub reads_followed: u64,
+    pub reads_stale: u64,
     pub batches_lost: u64,
     pub batches_unknown: u64,
     pub held_refused: u64,
@@ -135,6 +152,8 @@ pub struct Node {
     /// Reads that a round has confirmed, served in order as far as each turn's budget goes.
     confirmed: VecDeque<WaitingRead>,
     next_read: u64,
+    /// Not leading, and as new as the leader said that it is: once since the start.
+    was_up_to_date: bool,
     first_unapplied: Slot,
     /// The log's clock of this node's reign, once that is open.
     clock: Option<LogClock>,
@@ -181,6 +200,9 @@ impl Node {
         output: Output,
         now: Now,
     ) -> Node {
+        let mut random = SmallRng::seed_from_u64(seed);
+        // Far from where a former process of this node was: see `Replica::read_at_follower`.
+        let next_read = random.next_u64() >> 1;
         let mut node = Node {
             replica,
             verdicts: Vec::new(),
@@ -188,7 +210,7 @@ impl Node {
             clients: Clients::default(),
             counts: Counts::default(),
             behaviour,
-            random: SmallRng::seed_from_u64(seed),
+            random,
             output,
             open: BatchBuilder::default(),
             open_items: Vec::new(),
@@ -196,7 +218,8 @@ impl Node {
             reads: Vec::new(),
             reads_under_way: BTreeMap::new(),
             confirmed: VecDeque::new(),
-            next_read: 0,
+            next_read,
+            was_up_to_date: false,
             first_unapplied,
             clock: None,
             quorum_clock_ms: 0,
@@ -238,6 +261,7 @@ impl Node {
     pub fn tick(&mut self, now: Now) {
         self.replica.tick(now, &mut self.output);
         self.store.reclaim(RECLAIM_RECORDS);
+        self.follow_up(now);
         self.refuse_overdue(now);
         self.give_up_verdicts(now);
         let due = self.log_time_ms(now).zip(self.store.next_deadline_ms());
@@ -311,8 +335,11 @@ impl Node {
     }
 
     fn start_reads(&mut self, now: Now) {
-        if self.reads.is_empty() || self.replica.leading().is_none() {
+        if self.reads.is_empty() {
             return;
+        }
+        if self.replica.leading().is_none() {
+            return self.ask_leader(now);
         }
         let leased = self.replica.reads_under();
         if leased.is_some_and(|ballot| self.replica.holds_lease(now, ballot)) {

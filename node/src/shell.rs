@@ -341,6 +341,8 @@ impl Core {
         let counts = &mut self.node.counts;
         self.metrics.reads_quorum.inc_by(std::mem::take(&mut counts.reads_served));
         self.metrics.reads_lease.inc_by(std::mem::take(&mut counts.reads_leased));
+        self.metrics.reads_follower.inc_by(std::mem::take(&mut counts.reads_followed));
+        self.metrics.reads_stale.inc_by(std::mem::take(&mut counts.reads_stale));
         self.metrics.proposals_lost.inc_by(std::mem::take(&mut counts.batches_lost));
         self.metrics.proposals_unknown.inc_by(std::mem::take(&mut counts.batches_unknown));
         self.metrics.proposals_refused.inc_by(std::mem::take(&mut counts.held_refused));

@@ -274,7 +274,7 @@ impl Core {
         }
     }
 
-    /// Every protection that is switched off, one word each.
+    /// Every protection that is switched off, one word each; a read that may lie is one.
     fn insecure(&self) -> Vec<String> {
         let security = &self.config.security;
         let mut words = Vec::new();
@@ -283,6 +283,9 @@ impl Core {
         }
         if security.clients == config::ClientSecurity::Open {
             words.push("clients=open".to_owned());
+        }
+        if self.config.behaviour.follower_reads == config::FollowerReads::Stale {
+            words.push("follower_reads=stale".to_owned());
         }
         words
     }

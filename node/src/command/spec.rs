@@ -99,6 +99,8 @@ pub struct Spec {
     pub subcommands: &'static [Spec],
     /// A read whose work is not to be seen from the length of its reply.
     pub is_heavy: bool,
+    /// A read whose answer hangs on the leader's clock, which runs between the entries of the log.
+    pub needs_clock: bool,
     /// A write that makes a value longer than its arguments are.
     pub extends_value: bool,
     pub old_value: OldValue,
@@ -219,6 +221,7 @@ impl Spec {
             handler,
             subcommands: &[],
             is_heavy: false,
+            needs_clock: false,
             extends_value: false,
             old_value: OldValue::Never,
         }
@@ -265,6 +268,11 @@ impl Spec {
 
     pub(in crate::command) const fn heavy(mut self) -> Spec {
         self.is_heavy = true;
+        self
+    }
+
+    pub(in crate::command) const fn needs_clock(mut self) -> Spec {
+        self.needs_clock = true;
         self
     }
 

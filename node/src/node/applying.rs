@@ -6,7 +6,7 @@ use std::collections::VecDeque;
 use paxos::{BatchId, Now, Slot, Value};
 use rand::RngCore;
 
-use super::{HASH_EVERY_SLOTS, Item, ItemKind, Node, VERDICT_US_MAX, WaitingRead};
+use super::{HASH_EVERY_SLOTS, Item, ItemKind, Node, ReadPath, VERDICT_US_MAX, WaitingRead};
 use crate::batch::Batch;
 use crate::clients::{Held, Session};
 use crate::membership::Verdict;
@@ -154,7 +154,8 @@ impl Node {
             return true;
         }
         let waiting = std::mem::take(&mut self.reads);
-        self.confirmed.extend(waiting.into_iter().map(|read| WaitingRead { leased: true, ..read }));
+        let path = ReadPath::Lease;
+        self.confirmed.extend(waiting.into_iter().map(|read| WaitingRead { path, ..read }));
         true
     }
 
@@ -165,10 +166,12 @@ impl Node {
         match result {
             Ok(reply) => {
                 client.reads_pending -= 1;
-                match read.leased {
-                    true => self.counts.reads_leased += 1,
-                    false => self.counts.reads_served += 1,
-                }
+                *match read.path {
+                    ReadPath::Lease => &mut self.counts.reads_leased,
+                    ReadPath::Round => &mut self.counts.reads_served,
+                    ReadPath::Follower { .. } => &mut self.counts.reads_followed,
+                    ReadPath::Stale => &mut self.counts.reads_stale,
+                } += 1;
                 self.clients.complete(read.session, read.sequence, &reply);
             }
             // The key's time is up, but the log does not say so yet: the read takes a place in the

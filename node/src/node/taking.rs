@@ -4,7 +4,8 @@ use bytes::Bytes;
 use paxos::Now;
 
 use super::{
-    BATCH_BYTES_MAX, BATCH_ITEMS_MAX, Item, ItemKind, Node, VALUES_PENDING_MAX, WaitingRead,
+    BATCH_BYTES_MAX, BATCH_ITEMS_MAX, Item, ItemKind, Node, ReadPath, VALUES_PENDING_MAX,
+    WaitingRead,
 };
 use crate::clients::{Held, Request, Sequence, SessionId};
 use crate::command::{self, Class, Operation, Spec};
@@ -79,6 +80,9 @@ impl Node {
         argv: &[&[u8]],
     ) -> bool {
         if self.replica.leading().is_none() {
+            if let Some(taken) = self.take_at_follower(now, session, sequence, spec, argv) {
+                return taken;
+            }
             let Some(moved) = self.moved(now, spec, argv) else { return false };
             self.clients.complete(session, sequence, &moved);
             return true;
@@ -98,8 +102,8 @@ impl Node {
             client.reads_pending += 1;
             let argv = argv.iter().map(|argument| Bytes::copy_from_slice(argument)).collect();
             let is_heavy = spec.is_heavy;
-            let leased = false;
-            self.reads.push(WaitingRead { session, sequence, hash_slot, is_heavy, leased, argv });
+            let path = ReadPath::Round;
+            self.reads.push(WaitingRead { session, sequence, hash_slot, is_heavy, path, argv });
             return true;
         }
         // A write must not be seen by the reads before it, and the batch has its limits.

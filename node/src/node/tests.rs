@@ -1,9 +1,10 @@
 //! The node without its sockets: what becomes of requests when their slot, their leader or their
 //! reader lets them wait.
 
+use config::FollowerReads;
 use paxos::{
-    Ballot, BatchId, Configuration, Envelope, Member, Message, NodeId, Now, Output, Recovered,
-    Replica, Settings, Slot, Value,
+    Ballot, BatchId, Configuration, Envelope, Heartbeat, Member, Message, NodeId, Now, Output,
+    Recovered, Replica, Settings, Slot, Value,
 };
 
 use super::{Effects, Node};
@@ -20,6 +21,10 @@ struct Desk {
 impl Desk {
     /// Node 1 of a group of so many voters.
     fn new(voters: u32) -> Desk {
+        Desk::seeded(voters, 0)
+    }
+
+    fn seeded(voters: u32, seed: u64) -> Desk {
         let members = (1..=voters).map(|id| {
             let client_address = format!("10.0.0.{id}:7379");
             (NodeId(id), Member { client_address, ..Member::default() })
@@ -31,7 +36,7 @@ impl Desk {
         let recovered = Recovered::default();
         let replica = Replica::recover(settings, configuration, recovered, now, &mut output);
         let behaviour = config::Behaviour::default();
-        let node = Node::new(replica, Store::new(), behaviour, 0, Slot::FIRST, output, now);
+        let node = Node::new(replica, Store::new(), behaviour, seed, Slot::FIRST, output, now);
         Desk { node, effects: Effects::default(), now }
     }
 
@@ -56,6 +61,70 @@ impl Desk {
     fn receive(&mut self, from: u32, message: Message) {
         self.node.received(self.now, Envelope { from: NodeId(from), to: NodeId(1), message });
         self.turn();
+    }
+
+    /// Leads three voters, with n2's votes and grants.
+    fn lead_under_a_lease(&mut self) -> Ballot {
+        // What may have been granted before the start is over.
+        self.pass(150_000);
+        let (replica, output) = self.node.replica_mut();
+        assert!(replica.take_over(self.now, output));
+        self.turn();
+        let ballot = self.node.replica.preparing().expect("phase 1");
+        let first = Slot::FIRST;
+        let (entries, wall_ms) = (Vec::new(), 1);
+        let (from_slot, to_slot, first_unchosen) = (first, None, first);
+        self.receive(
+            2,
+            Message::Promise { ballot, from_slot, to_slot, entries, first_unchosen, wall_ms },
+        );
+        self.receive(2, Message::Accepted { ballot, slot: first, first_unchosen: first });
+        self.effects.sends.clear();
+        self.pass(25_000);
+        let sequence = self.effects.sends.iter().find_map(|envelope| match &envelope.message {
+            Message::Heartbeat(heartbeat) if heartbeat.asks_grant => Some(heartbeat.sequence),
+            _ => None,
+        });
+        let (sequence, length_us) = (sequence.expect("a heartbeat"), 100_000);
+        self.receive(2, Message::Grant { ballot, sequence, length_us });
+        assert!(self.node.replica.holds_lease(self.now, ballot));
+        ballot
+    }
+
+    /// The heartbeats of n2, which leads, for this long.
+    fn follow(&mut self, us: u64) {
+        for sequence in 1..=us / 10_000 {
+            self.pass(10_000);
+            let heartbeat = Heartbeat {
+                sequence,
+                leading: Some(Ballot { configuration: 0, round: 1, node: NodeId(2) }),
+                happy_with: Some(NodeId(2)),
+                can_accept: true,
+                quorum_connected: true,
+                connected: vec![NodeId(1), NodeId(3)],
+                first_unchosen: Slot::FIRST,
+                hint: Slot::FIRST,
+                ..Heartbeat::default()
+            };
+            self.receive(2, Message::Heartbeat(heartbeat));
+        }
+    }
+
+    /// A connection that said READONLY, and the number under which the leader was asked for its read.
+    fn ask_as_follower(&mut self) -> (SessionId, u64) {
+        self.node.behaviour.follower_reads = FollowerReads::Linearizable;
+        self.follow(100_000);
+        let session = self.connect();
+        self.node.clients.get_mut(session).expect("it is there").connection.readonly = true;
+        self.effects.sends.clear();
+        self.ask(session, &[b"GET", b"k"]);
+        self.turn();
+        let mut asked = self.effects.sends.iter().filter_map(|envelope| match envelope.message {
+            Message::ReadIndex { read } => Some(read),
+            _ => None,
+        });
+        let read = asked.next().expect("the leader is asked");
+        (session, read)
     }
 
     fn connect(&mut self) -> SessionId {
@@ -188,4 +257,63 @@ fn behind_a_lost_write_all_is_refused() {
     desk.ask(session, &[b"SET", b"a", b"1"]);
     desk.turn();
     assert_eq!(desk.read(session), b"-MOVED 15495 10.0.0.3:7379\r\n");
+}
+
+/// A follower that gets no answer, or is behind the slot in it, sends the client to the leader: it is
+/// there, and has what is asked for.
+#[test]
+fn a_read_at_a_follower_waits_no_longer_than_any_request() {
+    for answer in [None, Some(Slot(99))] {
+        let mut desk = Desk::new(3);
+        let (session, read) = desk.ask_as_follower();
+        if answer.is_some() {
+            desk.receive(2, Message::ReadFrom { read, slot: answer });
+        }
+        desk.follow(800_000);
+        assert_eq!(desk.read(session), b"", "{answer:?}");
+        desk.follow(300_000);
+        assert_eq!(desk.read(session), b"-MOVED 7629 10.0.0.2:7379\r\n", "{answer:?}");
+        // An answer that comes now has nobody to go to.
+        desk.receive(2, Message::ReadFrom { read, slot: Some(Slot::ZERO) });
+        assert_eq!(desk.read(session), b"");
+    }
+}
+
+/// The leader may answer a question of the process that ran here before.
+#[test]
+fn no_process_asks_under_the_numbers_of_the_one_before() {
+    let (_, before) = Desk::seeded(3, 1).ask_as_follower();
+    let mut desk = Desk::seeded(3, 2);
+    let (session, read) = desk.ask_as_follower();
+    desk.receive(2, Message::ReadFrom { read: before, slot: Some(Slot::ZERO) });
+    assert_eq!(desk.read(session), b"", "asked under {read}, {before} was answered");
+    desk.receive(2, Message::ReadFrom { read, slot: Some(Slot::ZERO) });
+    assert_eq!(desk.read(session), b"$-1\r\n");
+}
+
+/// 29: a process that was stopped for longer than its lease, with a read in flight, asks a quorum: the
+/// clock that counts is the one behind the arrival of the read.
+#[test]
+fn a_read_in_flight_while_the_process_stood_still_is_not_served_by_the_lease() {
+    for stopped_us in [0, 10_000, 90_000, 5_000_000] {
+        let mut desk = Desk::new(3);
+        desk.lead_under_a_lease();
+        let session = desk.connect();
+        desk.ask(session, &[b"GET", b"k"]);
+        // It stops somewhere within the turn that is to serve the read.
+        let (began, mut asked) = (desk.now, 0);
+        let mut clock = || {
+            asked += 1;
+            let late_us = if asked > 1 { stopped_us } else { 0 };
+            Now { mono_us: began.mono_us + late_us, ..began }
+        };
+        desk.effects.sends.clear();
+        desk.node.turn_by(&mut clock, &mut desk.effects);
+        let asks = |envelope: &Envelope| matches!(envelope.message, Message::Confirm { .. });
+        let asks_a_quorum = desk.effects.sends.iter().any(asks);
+        let replies = desk.read(session);
+        let in_time = stopped_us < 79_000;
+        assert_eq!(replies.is_empty(), !in_time, "stopped for {stopped_us} µs: {replies:?}");
+        assert_eq!(asks_a_quorum, !in_time, "stopped for {stopped_us} µs");
+    }
 }

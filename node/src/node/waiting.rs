@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use paxos::Now;
 
-use super::{Item, ItemKind, Node, WaitingRead};
+use super::{Item, ItemKind, Node, ReadPath, WaitingRead};
 use crate::batch::Batch;
 use crate::clients::{Held, Request, Sequence, SessionId};
 use crate::resp::Reply;
@@ -38,6 +38,9 @@ impl Node {
             Some(_) => {
                 Reply::error("TRYAGAIN The cluster is overloaded, the command was not executed")
             }
+            None if self.replica.happy_with(now).is_some() => Reply::error(
+                "CLUSTERDOWN The leader does not answer this node, the command was not executed",
+            ),
             None => {
                 Reply::error("CLUSTERDOWN The cluster has no leader, the command was not executed")
             }
@@ -111,16 +114,20 @@ impl Node {
 
     /// These reads cannot be served here any more. They have no effect, so they may start again.
     pub(super) fn redirect_reads(&mut self, now: Now, waiting: Vec<WaitingRead>) {
-        let until_us = now.mono_us + self.behaviour.hold_ms * 1_000;
-        let mut by_session: BTreeMap<SessionId, Vec<Held>> = BTreeMap::new();
-        for WaitingRead { session, sequence, argv, .. } in waiting {
+        let afresh_us = now.mono_us + self.behaviour.hold_ms * 1_000;
+        let mut by_session: BTreeMap<SessionId, (u64, Vec<Held>)> = BTreeMap::new();
+        for WaitingRead { session, sequence, argv, path, .. } in waiting {
             if let Some(client) = self.clients.get_mut(session) {
                 client.reads_pending -= 1;
             }
             let request = Request::Command(argv);
-            by_session.entry(session).or_default().push(Held { sequence, request });
+            let (until_us, held) = by_session.entry(session).or_insert((afresh_us, Vec::new()));
+            if let ReadPath::Follower { until_us: own_us } = path {
+                *until_us = own_us.min(*until_us);
+            }
+            held.push(Held { sequence, request });
         }
-        for (session, held) in by_session {
+        for (session, (until_us, held)) in by_session {
             self.clients.hold_first(session, held, until_us);
         }
     }

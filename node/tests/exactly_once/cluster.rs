@@ -3,14 +3,15 @@
 
 use std::collections::BTreeSet;
 
+use config::Behaviour;
+use node::boot;
 use node::clients::SessionId;
 use node::command::{ConnectionState, Spec};
 use node::node::{Effects, Node};
 use node::resp::Reply;
 use node::store::{Loader, SnapshotStep, Store};
 use paxos::{
-    Configuration, Envelope, Member, NodeId, Now, Output, Record, Recovered, Replica, Settings,
-    Slot,
+    Configuration, Envelope, Member, NodeId, Now, Output, Record, Recovered, Replica, Slot,
 };
 
 const STEP_US: u64 = 5_000;
@@ -23,6 +24,7 @@ pub(crate) struct Cluster {
     /// What each has on its disk.
     records: Vec<Vec<Record>>,
     cut_off: BTreeSet<usize>,
+    behaviours: Vec<Behaviour>,
     /// How far the wall clock of each is off, in milliseconds.
     wall_off_ms: Vec<i64>,
     mono_us: u64,
@@ -48,10 +50,16 @@ impl Cluster {
 
     /// One node for each wall clock.
     pub(crate) fn with_clocks(wall_off_ms: &[i64]) -> Cluster {
+        Cluster::start(wall_off_ms, vec![Behaviour::default(); wall_off_ms.len()])
+    }
+
+    /// One node for each wall clock and behaviour.
+    pub(crate) fn start(wall_off_ms: &[i64], behaviours: Vec<Behaviour>) -> Cluster {
         let mut cluster = Cluster {
             nodes: Vec::new(),
             records: vec![Vec::new(); wall_off_ms.len()],
             cut_off: BTreeSet::new(),
+            behaviours,
             wall_off_ms: wall_off_ms.to_vec(),
             mono_us: 1_000_000,
             starts: 0,
@@ -66,13 +74,13 @@ impl Cluster {
 
     fn make(&mut self, place: usize) -> Node {
         self.starts += 1;
-        let settings = Settings::new(id_of(place), self.starts, self.starts);
+        let behaviour = self.behaviours[place].clone();
+        let settings = boot::settings(&behaviour, id_of(place), self.starts);
         let records = self.records[place].clone();
         let recovered = Recovered { records, ..Recovered::default() };
         let (now, mut output) = (self.now(place), Output::default());
         let count = self.wall_off_ms.len();
         let replica = Replica::recover(settings, configuration(count), recovered, now, &mut output);
-        let behaviour = config::Behaviour::default();
         Node::new(replica, Store::new(), behaviour, self.starts, Slot::FIRST, output, now)
     }
 
@@ -194,8 +202,16 @@ impl Cluster {
             let argv: Vec<&[u8]> = line.split(' ').map(str::as_bytes).collect();
             let spec: Option<&'static Spec> = self.nodes[place].command(now, client, &argv);
             if let Some(spec) = spec {
-                assert_eq!(spec.name, "ping", "only PING is answered by this door");
-                self.nodes[place].answered(now, client, spec, Reply::status("PONG"));
+                let session = self.nodes[place].clients.get_mut(client).expect("it is open");
+                let reply = match spec.name {
+                    "ping" => "PONG",
+                    "readonly" | "readwrite" => {
+                        session.connection.readonly = spec.name == "readonly";
+                        "OK"
+                    }
+                    name => panic!("{name} is not answered by this door"),
+                };
+                self.nodes[place].answered(now, client, spec, Reply::status(reply));
             }
         }
     }

@@ -28,7 +28,8 @@ struct AskedRead {
 
 impl Replica {
     /// Asks the leader for a read point, on behalf of a read that this follower serves itself. The
-    /// answer is in `Output::reads` or `Output::reads_refused`.
+    /// answer is in `Output::reads` or `Output::reads_refused`. No former process of this node may
+    /// have used `id`: a late answer to its question would be taken for the one to this.
     pub fn read_at_follower(
         &mut self,
         now: Now,
@@ -43,6 +44,12 @@ impl Replica {
         self.asked.waiting.insert(id, read);
         self.send(leader, Message::ReadIndex { read: id.0 }, output);
         Ok(())
+    }
+
+    /// The reads up to this number wait no longer: whoever asked has gone another way.
+    pub fn forget_reads_at_follower(&mut self, up_to: ReadId) {
+        self.asked.waiting.retain(|id, _| *id > up_to);
+        self.asked.indexed.retain(|(id, _)| *id > up_to);
     }
 
     /// A leader is asked for its read index. It counts from here: the question arrived before `now`

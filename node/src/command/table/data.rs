@@ -245,6 +245,7 @@ pub(super) const COMMANDS: &[Spec] = &[
         ),
     read("pttl", 2, expiry::pttl)
         .flags("readonly fast")
+        .needs_clock()
         .categories("keyspace")
         .tips("nondeterministic_output")
         .keys_at(&[keys(1, 0, 1, "RO access")])
@@ -331,6 +332,7 @@ pub(super) const COMMANDS: &[Spec] = &[
         ),
     read("ttl", 2, expiry::ttl)
         .flags("readonly fast")
+        .needs_clock()
         .categories("keyspace")
         .tips("nondeterministic_output")
         .keys_at(&[keys(1, 0, 1, "RO access")])
