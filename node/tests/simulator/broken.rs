@@ -23,10 +23,14 @@ pub enum Broken {
     ReadsWithoutRound,
     /// A client sends a command again whose fate it does not know.
     ResendsBlindly,
+    /// A client takes a new number of its session when it sends a command again.
+    OnceNumbersAnew,
+    /// A client does not watch what its transaction rests on.
+    WatchesNothing,
 }
 
 impl Broken {
-    pub const ALL: [Broken; 7] = [
+    pub const ALL: [Broken; 9] = [
         Broken::JournalNotSynced,
         Broken::SnapshotsNotSynced,
         Broken::SpeaksBeforeSync,
@@ -34,6 +38,8 @@ impl Broken {
         Broken::RepliesBeforeApply,
         Broken::ReadsWithoutRound,
         Broken::ResendsBlindly,
+        Broken::OnceNumbersAnew,
+        Broken::WatchesNothing,
     ];
 }
 

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use bytes::Bytes;
 use paxos::NodeId;
+use proof::history::Operation;
 
 use super::SECOND;
 use super::simulation::{Event, Simulation};
@@ -124,13 +125,13 @@ impl Simulation {
         let mut clients = 0..self.clients.all.len();
         self.is_level()
             && self.up().all(|(_, process)| process.is_quiet())
-            && !clients.any(|index| self.clients.waits(index))
+            && !clients.any(|index| self.clients.waits(index) || self.clients.insists(index))
     }
 
     /// The last reads: they catch a last write that was lost.
     fn read_everything(&mut self) {
         let keys: BTreeSet<Bytes> =
-            self.clients.history.iter().map(|operation| operation.key.clone()).collect();
+            self.clients.history.iter().flat_map(Operation::keys).cloned().collect();
         for key in keys {
             let before = self.clients.acknowledged_count();
             for _ in 0..10 {

@@ -1,23 +1,24 @@
 //! Clients: RESP over connections that may close, redirections followed, and a record of everything
-//! that was asked and answered. A command whose fate is not known is never sent again.
+//! that was asked and answered. A command whose fate is not known is never sent again, unless it went
+//! through `ONCE`: then it is sent until it has its answer. What they ask is drawn in `asking.rs`.
 
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::{Bytes, BytesMut};
 use paxos::NodeId;
+use proof::commands;
 use proof::history::{Action, Answer, Operation, Outcome};
 use proof::resp::{self, Reply};
 
-use super::chance::Chance;
+use super::broken::Broken;
 use super::coverage::{Coverage, Rare};
 use super::machine::Connection;
-use super::plan::Plan;
 
 /// How fast log time may run at most, against true time: a quarter faster to make a gap up, on a
 /// clock that is 9 % fast. A little is left for rounding.
 const LOG_SPEED_MAX_PERCENT: u64 = 140;
 
-/// A key with so many writes of unknown fate is only read from then on.
+/// An object with so many writes of unknown fate is only read from then on.
 const UNKNOWN_MAX: usize = 8;
 
 pub struct Client {
@@ -25,27 +26,63 @@ pub struct Client {
     pub node: NodeId,
     pub connection: Option<Connection>,
     unread: BytesMut,
-    asked: VecDeque<Asked>,
+    pub(super) asked: VecDeque<Asked>,
     /// Grows with every reply, so that a timeout knows whether it is overdue.
     pub replies: u64,
+    /// The key that it watches, and what that held when it looked.
+    pub(super) watched: Option<(Bytes, Option<Bytes>)>,
+    /// This connection has sent `WATCH`, and no `EXEC` since.
+    pub(super) watching: bool,
+    pub(super) once: Once,
+}
+
+/// A client's session of `ONCE`.
+#[derive(Default)]
+pub(super) struct Once {
+    pub(super) session: Option<i64>,
+    /// The number of the last command.
+    pub(super) last: u64,
+    /// That command, until it has its answer: its place in the history, and its words.
+    pub(super) open: Option<(usize, Vec<Vec<u8>>)>,
 }
 
 /// A request under way.
-struct Asked {
-    /// Its place in the history, or the key with a deadline that it is about.
-    what: What,
-    argv: Vec<Vec<u8>>,
+pub(super) struct Asked {
+    pub(super) what: What,
+    pub(super) argv: Vec<Vec<u8>>,
 }
 
 #[derive(Clone, Debug)]
-enum What {
+pub(super) enum What {
+    /// Its place in the history.
     Recorded(usize),
-    Store { key: String, ttl_ms: u64, invoked_us: u64 },
-    Look { key: String, invoked_us: u64 },
+    Store {
+        key: String,
+        ttl_ms: u64,
+        invoked_us: u64,
+    },
+    Look {
+        key: String,
+        invoked_us: u64,
+    },
+    OpenSession,
+    /// Its place in the history; sent again until it is answered.
+    Once(usize),
+    Watch,
+    /// The read of the key that is watched: its place in the history.
+    LookWatched(usize),
+    /// `MULTI`, and what follows it.
+    Queue(&'static str),
+    /// Its place in the history; whether it may come to nothing; what the watched key held.
+    Exec {
+        place: usize,
+        may_abort: bool,
+        guard: Option<Option<Bytes>>,
+    },
 }
 
 /// A key with a deadline that was certainly set.
-struct Deadline {
+pub(super) struct Deadline {
     ttl_ms: u64,
     /// Set after this, and before that.
     set_us: (u64, u64),
@@ -58,10 +95,11 @@ pub struct Clients {
     pub history: Vec<Operation>,
     pub coverage: Coverage,
     pub violation: Option<String>,
-    deadlines: BTreeMap<String, Deadline>,
-    /// Writes of unknown fate of each key.
-    unknown: BTreeMap<Bytes, usize>,
-    values: u64,
+    pub broken: Option<Broken>,
+    pub(super) deadlines: BTreeMap<String, Deadline>,
+    /// Writes of unknown fate on each object of the history.
+    unknown: BTreeMap<String, usize>,
+    pub(super) values: u64,
 }
 
 /// What a client does next.
@@ -76,7 +114,7 @@ pub enum Next {
 }
 
 impl Clients {
-    pub fn new(count: u32) -> Clients {
+    pub fn new(count: u32, broken: Option<Broken>) -> Clients {
         let client = |number| Client {
             number,
             node: NodeId(1),
@@ -84,86 +122,11 @@ impl Clients {
             unread: BytesMut::new(),
             asked: VecDeque::new(),
             replies: 0,
+            watched: None,
+            watching: false,
+            once: Once::default(),
         };
-        Clients { all: (0..count).map(client).collect(), ..Clients::default() }
-    }
-
-    /// The bytes of the next few requests of a client.
-    pub fn ask(&mut self, index: usize, time_us: u64, plan: &Plan, chance: &mut Chance) -> Bytes {
-        let mut out = BytesMut::new();
-        for _ in 0..chance.between(1, plan.pipeline) {
-            let asked = self.draw(index, time_us, plan, chance);
-            encode(&mut out, &asked.argv);
-            self.all[index].asked.push_back(asked);
-        }
-        out.freeze()
-    }
-
-    /// A read of one key of the history, for the end of a run.
-    pub fn ask_for(&mut self, index: usize, time_us: u64, key: &Bytes) -> Bytes {
-        let mut out = BytesMut::new();
-        let asked = self.record(index, time_us, key.clone(), Action::Get);
-        encode(&mut out, &asked.argv);
-        self.all[index].asked.push_back(asked);
-        out.freeze()
-    }
-
-    fn draw(&mut self, index: usize, time_us: u64, plan: &Plan, chance: &mut Chance) -> Asked {
-        let number = chance.below(plan.keys);
-        if chance.one_in(8) {
-            return self.with_deadline(index, time_us, chance);
-        }
-        let (key, action) = match chance.below(10) {
-            0..=2 => (format!("counter{number}"), Action::Incr),
-            3 => (format!("counter{number}"), Action::Get),
-            4..=5 => (format!("register{number}"), Action::Set(self.value(plan))),
-            6..=7 => (format!("register{number}"), Action::Get),
-            8 => (format!("register{number}"), Action::Del),
-            _ => {
-                let token = if chance.one_in(2) { "+" } else { "-" };
-                (format!("text{number}"), Action::Append(Bytes::from_static(token.as_bytes())))
-            }
-        };
-        let key = Bytes::from(key);
-        // Each write of unknown fate doubles what the judge has to think of.
-        let unknown = self.unknown.get(&key).copied().unwrap_or(0);
-        let action = if unknown >= UNKNOWN_MAX { Action::Get } else { action };
-        self.record(index, time_us, key, action)
-    }
-
-    fn value(&mut self, plan: &Plan) -> Bytes {
-        self.values += 1;
-        let padding = ".".repeat(plan.value_bytes as usize);
-        format!("v{}{padding}", self.values).into()
-    }
-
-    fn record(&mut self, index: usize, time_us: u64, key: Bytes, action: Action) -> Asked {
-        let argv = argv(&key, &action);
-        self.history.push(Operation {
-            client: self.all[index].number,
-            key,
-            action,
-            invoked_ns: time_us * 1_000,
-            returned_ns: 0,
-            outcome: Outcome::Unknown,
-        });
-        Asked { what: What::Recorded(self.history.len() - 1), argv }
-    }
-
-    /// Sets a new key for a while, or looks at one that was set.
-    fn with_deadline(&mut self, index: usize, time_us: u64, chance: &mut Chance) -> Asked {
-        if chance.one_in(2) && !self.deadlines.is_empty() {
-            let keys: Vec<&String> = self.deadlines.keys().collect();
-            let key = (*chance.pick(&keys)).clone();
-            let argv = vec![b"GET".to_vec(), key.clone().into_bytes()];
-            return Asked { what: What::Look { key, invoked_us: time_us }, argv };
-        }
-        let key = format!("lock{}-{time_us}-{}", self.all[index].number, self.values);
-        self.values += 1;
-        let ttl_ms = chance.between(20, 3_000);
-        let words = ["SET", &key, "held", "PX", &ttl_ms.to_string()];
-        let argv = words.iter().map(|word| word.as_bytes().to_vec()).collect();
-        Asked { what: What::Store { key, ttl_ms, invoked_us: time_us }, argv }
+        Clients { broken, all: (0..count).map(client).collect(), ..Clients::default() }
     }
 
     // ---- answers ------------------------------------------------------------------------------
@@ -187,8 +150,8 @@ impl Clients {
                 self.violation = Some(format!("client {index} was answered without having asked"));
                 return Next::Wait;
             };
-            if let Some(to) = self.answered(time_us, &asked, &reply) {
-                turn = Some(to);
+            if let Some(to) = self.answered(index, time_us, &asked, &reply) {
+                turn = Some(to.or(turn.flatten()));
             }
         }
         match (self.all[index].asked.is_empty(), turn) {
@@ -199,44 +162,107 @@ impl Clients {
     }
 
     /// Whether it has to turn to another node, if the reply says so.
-    fn answered(&mut self, time_us: u64, asked: &Asked, reply: &Reply) -> Option<Option<NodeId>> {
+    fn answered(
+        &mut self,
+        index: usize,
+        time_us: u64,
+        asked: &Asked,
+        reply: &Reply,
+    ) -> Option<Option<NodeId>> {
         if let Some(word) = reply.error_word() {
-            let rare = match word {
-                "MOVED" => Rare::Moved,
-                "CLUSTERDOWN" => Rare::NoLeader,
-                "TRYAGAIN" => Rare::TryAgain,
-                "OOM" => Rare::FullRefused,
+            let rare = match (word, &asked.what) {
+                ("MOVED", _) => Rare::Moved,
+                ("CLUSTERDOWN", _) => Rare::NoLeader,
+                ("TRYAGAIN", _) => Rare::TryAgain,
+                ("OOM", _) => Rare::FullRefused,
+                ("EXECABORT", What::Exec { .. }) => Rare::TransactionRefused,
                 _ => {
                     self.violation = Some(format!("{:?} was answered {reply:?}", asked.what));
                     return None;
                 }
             };
             self.coverage.count(rare);
-            if let What::Recorded(place) = asked.what {
-                self.history[place].outcome = Outcome::Failed;
+            let client = &mut self.all[index];
+            match asked.what {
+                What::Recorded(place) => self.history[place].outcome = Outcome::Failed,
+                What::LookWatched(place) => {
+                    self.history[place].outcome = Outcome::Failed;
+                    client.watched = None;
+                }
+                What::Exec { place, .. } => self.history[place].outcome = Outcome::Failed,
+                _ => {}
             }
             let to = reply.moved_to().and_then(|address| address.strip_prefix('n'));
             return Some(to.and_then(|id| id.split(':').next()?.parse().ok()).map(NodeId));
         }
+        let client = &mut self.all[index];
         match &asked.what {
-            What::Recorded(place) => {
-                let operation = &mut self.history[*place];
-                operation.returned_ns = time_us * 1_000;
-                match answer(&operation.action, reply) {
-                    Some(answer) => operation.outcome = Outcome::Ok(answer),
-                    None => {
-                        let action = &operation.action;
-                        self.violation = Some(format!("{action:?} was answered {reply:?}"));
-                    }
-                }
-            }
+            What::Recorded(place) => self.done(time_us, *place, reply),
             What::Store { key, ttl_ms, invoked_us } => {
                 let deadline = Deadline { ttl_ms: *ttl_ms, set_us: (*invoked_us, time_us) };
                 self.deadlines.insert(key.clone(), deadline);
             }
             What::Look { key, invoked_us } => self.looked(time_us, key, *invoked_us, reply),
+            What::OpenSession => match reply {
+                Reply::Integer(session) => {
+                    client.once = Once { session: Some(*session), ..Once::default() };
+                }
+                _ => self.violation = Some(format!("ONCE OPEN was answered {reply:?}")),
+            },
+            What::Once(place) => {
+                client.once.open = None;
+                self.coverage.count(Rare::OnceDone);
+                self.done(time_us, *place, reply);
+            }
+            What::Watch => {}
+            What::LookWatched(place) => {
+                self.done(time_us, *place, reply);
+                let Operation { key, outcome, .. } = &self.history[*place];
+                if let Outcome::Ok(Answer::Value(value)) = outcome {
+                    self.all[index].watched = Some((key.clone(), value.clone()));
+                }
+            }
+            What::Queue(expected) => {
+                if *reply != Reply::Simple((*expected).to_owned()) {
+                    self.violation = Some(format!("{expected} was due, {reply:?} came"));
+                }
+            }
+            What::Exec { place, may_abort, guard } => match reply {
+                Reply::Nil if *may_abort => {
+                    self.coverage.count(Rare::TransactionAborted);
+                    self.history[*place].outcome = Outcome::Failed;
+                }
+                _ => {
+                    self.coverage.count(Rare::TransactionDone);
+                    self.done(time_us, *place, reply);
+                    let outcome = &mut self.history[*place].outcome;
+                    if let (Outcome::Ok(Answer::All(answers)), Some(held)) = (outcome, guard) {
+                        answers.insert(0, Answer::Value(held.clone()));
+                    }
+                }
+            },
         }
         None
+    }
+
+    fn done(&mut self, time_us: u64, place: usize, reply: &Reply) {
+        let operation = &mut self.history[place];
+        operation.returned_ns = time_us * 1_000;
+        let answer = match (&operation.action, reply) {
+            // What a watched key held is known, and not among the replies.
+            (Action::All(actions), Reply::Array(replies)) if actions.len() > replies.len() => {
+                let asked = actions[actions.len() - replies.len()..].to_vec();
+                commands::answer(&Action::All(asked), reply)
+            }
+            (action, reply) => commands::answer(action, reply),
+        };
+        match answer {
+            Some(answer) => operation.outcome = Outcome::Ok(answer),
+            None => {
+                let action = &operation.action;
+                self.violation = Some(format!("{action:?} was answered {reply:?}"));
+            }
+        }
     }
 
     /// A key never goes before its time.
@@ -260,24 +286,49 @@ impl Clients {
     /// Its connection closed, or it gave up. What it asked has an unknown fate; answers the writes
     /// among it, for clients that are wrong on purpose.
     pub fn lose_connection(&mut self, index: usize) -> Vec<Vec<Vec<u8>>> {
+        self.forget_connection(index);
         let client = &mut self.all[index];
-        client.connection = None;
-        client.unread.clear();
         if !client.asked.is_empty() {
             self.coverage.count(Rare::ClosedUnanswered);
         }
         let mut unknown = Vec::new();
-        for asked in client.asked.drain(..) {
-            let What::Recorded(place) = asked.what else { continue };
+        for asked in std::mem::take(&mut client.asked) {
+            let (What::Recorded(place) | What::LookWatched(place) | What::Exec { place, .. }) =
+                asked.what
+            else {
+                continue;
+            };
             // A read without an answer says nothing.
             if self.history[place].action == Action::Get {
                 self.history[place].outcome = Outcome::Failed;
-            } else {
-                *self.unknown.entry(self.history[place].key.clone()).or_default() += 1;
+                continue;
+            }
+            let of = object(self.history[place].keys().next().expect("it has a key"));
+            *self.unknown.entry(of).or_default() += 1;
+            if let What::Recorded(_) = asked.what {
                 unknown.push(asked.argv);
             }
         }
         unknown
+    }
+
+    /// Whatever hangs on its connection is gone.
+    pub fn forget_connection(&mut self, index: usize) {
+        let client = &mut self.all[index];
+        client.connection = None;
+        client.unread.clear();
+        client.watched = None;
+        client.watching = false;
+    }
+
+    /// Each write of unknown fate doubles what the judge has to think of.
+    pub(super) fn may_write(&self, key: &Bytes) -> bool {
+        self.unknown.get(&object(key)).is_none_or(|unknown| *unknown < UNKNOWN_MAX)
+    }
+
+    /// It has a command under way that it will send until it is answered.
+    pub fn insists(&self, index: usize) -> bool {
+        self.all[index].once.open.is_some()
     }
 
     pub fn waits(&self, index: usize) -> bool {
@@ -294,32 +345,11 @@ impl Clients {
     }
 }
 
-pub fn encode(out: &mut BytesMut, argv: &[Vec<u8>]) {
-    let words: Vec<&[u8]> = argv.iter().map(|word| &word[..]).collect();
-    resp::encode(out, &words);
-}
-
-fn argv(key: &Bytes, action: &Action) -> Vec<Vec<u8>> {
-    let words: Vec<&[u8]> = match action {
-        Action::Set(value) => vec![b"SET", key, value],
-        Action::Get => vec![b"GET", key],
-        Action::Del => vec![b"DEL", key],
-        Action::Incr => vec![b"INCR", key],
-        Action::Append(token) => vec![b"APPEND", key, token],
-        Action::SetIfEq(expected, value) => vec![b"SET", key, value, b"IFEQ", expected],
-        Action::All(_) => panic!("no transaction is asked for here"),
-    };
-    words.into_iter().map(<[u8]>::to_vec).collect()
-}
-
-fn answer(action: &Action, reply: &Reply) -> Option<Answer> {
-    match (action, reply) {
-        (Action::Set(_), Reply::Simple(text)) if text == "OK" => Some(Answer::Stored),
-        (Action::Get, Reply::Bulk(value)) => Some(Answer::Value(Some(value.clone()))),
-        (Action::Get, Reply::Nil) => Some(Answer::Value(None)),
-        (Action::Del | Action::Incr | Action::Append(_), Reply::Integer(number)) => {
-            Some(Answer::Number(*number))
-        }
-        _ => None,
+/// The keys of one number are tied together by transactions, but for the texts.
+fn object(key: &Bytes) -> String {
+    let key = String::from_utf8_lossy(key);
+    match key.starts_with("text") {
+        true => key.into_owned(),
+        false => key.trim_start_matches(char::is_alphabetic).to_owned(),
     }
 }

@@ -52,6 +52,18 @@ rare! {
     TryAgain: "a client was told to try again",
     BatchLost: "a batch lost its slot",
     BatchUnknown: "a batch's fate could not be learned",
+    HandedOver: "a leader handed over",
+    HandoverGivenUp: "a handover was given up",
+    HandoverRefused: "a handover was refused",
+    Leased: "a leader got a lease",
+    LeasedRead: "a read was served under a lease",
+    RoundRead: "a read was served behind a quorum round, or in a batch",
+    Queued: "a lease kept a higher ballot waiting",
+    TransactionDone: "a transaction was carried out",
+    TransactionAborted: "a transaction was aborted: a watched key had changed",
+    TransactionRefused: "a transaction was refused as a whole",
+    OnceDone: "a command of ONCE was answered",
+    OnceAgain: "a command of ONCE was sent again",
     ClosedUnanswered: "a connection closed with requests under way",
     ClientGaveUp: "a client gave up waiting",
     Expired: "a key with a deadline was gone",
@@ -101,6 +113,10 @@ impl Coverage {
                 self.add(Rare::GapFilled, *noops);
             }
             Note::AnsweredBehind { .. } => self.count(Rare::AnsweredBehind),
+            Note::Released { .. } => self.count(Rare::HandedOver),
+            Note::HandoverGivenUp { .. } => self.count(Rare::HandoverGivenUp),
+            Note::Leased { .. } => self.count(Rare::Leased),
+            Note::Queued { .. } => self.count(Rare::Queued),
             _ => {}
         }
     }

@@ -54,6 +54,10 @@ impl Simulation {
             Fault::FailSync => self.fail_sync(victim),
             Fault::RotJournal => self.rot_journal(victim),
             Fault::RotSnapshot => self.rot_snapshot(victim),
+            Fault::Transfer => {
+                let to = self.chance.one_in(2).then_some(victim);
+                self.transfer(leader, to);
+            }
         }
         // Links come back by themselves sooner or later, also in mixes without HealLinks.
         if self.chance.one_in(6) {
@@ -125,6 +129,16 @@ impl Simulation {
             self.coverage.count(Rare::Paused);
             self.paused_until_us.insert(node, until_us);
         }
+    }
+
+    /// As an administrator asks for it. A paused process does not hear him.
+    fn transfer(&mut self, leader: NodeId, to: Option<NodeId>) {
+        if self.paused_until_us.contains_key(&leader) {
+            return;
+        }
+        let mut refused = false;
+        self.at(leader, |process, now| refused = process.node.hand_over(now, to).is_err());
+        self.coverage.add(Rare::HandoverRefused, u64::from(refused));
     }
 
     fn wall_clock_jumps(&mut self) {

@@ -99,6 +99,8 @@ pub struct Turned {
     pub more: bool,
     pub batches_lost: u64,
     pub batches_unknown: u64,
+    pub reads_leased: u64,
+    pub reads_by_round: u64,
     pub replies: Vec<(Connection, Bytes)>,
     pub closed: Vec<Connection>,
 }
@@ -387,6 +389,8 @@ impl Process {
         let counts = std::mem::take(&mut self.node.counts);
         turned.batches_lost = counts.batches_lost;
         turned.batches_unknown = counts.batches_unknown;
+        turned.reads_leased = counts.reads_leased;
+        turned.reads_by_round = counts.reads_served;
         self.node.clients.take_finished();
         turned.frames = std::mem::take(&mut self.outbox.frames.borrow_mut());
         self.effects = effects;

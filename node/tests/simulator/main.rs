@@ -6,6 +6,7 @@
 
 #![allow(unreachable_pub, reason = "modules of a test target, not of a library")]
 
+mod asking;
 mod broken;
 mod calm;
 #[path = "../../paxos/tests/harness/chance.rs"]

@@ -35,6 +35,11 @@ pub struct Plan {
     pub think_us: u64,
     /// A client hangs up after so long without an answer.
     pub patience_us: u64,
+    /// Clients use `MULTI`, `ONCE`.
+    pub transactions: bool,
+    pub once: bool,
+    /// Whoever uses `ONCE` has less patience: nothing is lost by asking again elsewhere.
+    pub once_patience_us: u64,
     pub keys: u64,
     pub value_bytes: u64,
 }
@@ -61,9 +66,10 @@ pub enum Fault {
     FailSync,
     RotJournal,
     RotSnapshot,
+    Transfer,
 }
 
-const FAULTS: [Fault; 21] = [
+const FAULTS: [Fault; 22] = [
     Fault::Kill,
     Fault::PowerCut,
     Fault::PowerCutLeader,
@@ -85,6 +91,7 @@ const FAULTS: [Fault; 21] = [
     Fault::FailSync,
     Fault::RotJournal,
     Fault::RotSnapshot,
+    Fault::Transfer,
 ];
 
 impl Plan {
@@ -104,7 +111,7 @@ impl Plan {
             drift: chance.one_in(3),
             wild_wall_clock: nodes >= 3 && chance.one_in(3),
             faults_us: chance.between(1, 7) * SECOND,
-            faults: FAULTS.iter().copied().filter(|_| chance.one_in(2)).collect(),
+            faults: draw_faults(chance),
             fault_every_us: *chance.pick(&[50 * MS, 150 * MS, 500 * MS, 1_000 * MS]),
             loss_ppm: *chance.pick(&[0, 0, 1_000, 20_000, 100_000]),
             duplicate_ppm: *chance.pick(&[0, 0, 10_000, 100_000]),
@@ -118,10 +125,23 @@ impl Plan {
             pipeline: *chance.pick(&[1, 1, 2, 4]),
             patience_us: *chance.pick(&[SECOND, 5 * SECOND, 15 * SECOND]),
             think_us: *chance.pick(&[2 * MS, 10 * MS, 40 * MS]),
+            transactions: chance.one_in(2),
+            once: chance.one_in(2),
+            once_patience_us: *chance.pick(&[20 * MS, 200 * MS, SECOND]),
             keys: chance.between(1, 4),
             value_bytes: *chance.pick(&[0, 0, 0, 100, 100, 1_000, 1_000, 1_000, 60_000]),
         }
     }
+}
+
+/// Half of the kinds, some of them more often than others.
+fn draw_faults(chance: &mut Chance) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    for fault in FAULTS {
+        let weight = *chance.pick(&[0, 0, 0, 1, 1, 4]);
+        faults.extend(std::iter::repeat_n(fault, weight));
+    }
+    faults
 }
 
 fn draw_behaviour(chance: &mut Chance, segment_bytes: u64) -> Behaviour {

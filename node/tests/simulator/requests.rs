@@ -6,8 +6,9 @@ use node::store::Reading;
 use paxos::NodeId;
 
 use super::MS;
+use super::asking::encode;
 use super::broken::Broken;
-use super::clients::{Client, Next, encode};
+use super::clients::{Client, Next};
 use super::coverage::Rare;
 use super::machine::Connection;
 use super::simulation::{Event, Simulation};
@@ -15,7 +16,8 @@ use super::simulation::{Event, Simulation};
 impl Simulation {
     pub(super) fn act(&mut self, client: usize) {
         self.resend();
-        if self.clients_work && !self.clients.waits(client) {
+        let works = self.clients_work || self.clients.insists(client);
+        if works && !self.clients.waits(client) {
             let (plan, chance) = (&self.plan, &mut self.chance);
             let Some(_) = self.machines[&self.clients.all[client].node].nonce() else {
                 return self.turn_to(client, None);
@@ -47,7 +49,11 @@ impl Simulation {
         let delay_us = self.chance.between(20, 400);
         self.after(delay_us, Event::Request { node, nonce, connection, bytes });
         let replies = self.clients.all[client].replies;
-        self.after(self.plan.patience_us, Event::Impatient { client, replies });
+        let patience_us = match self.clients.insists(client) {
+            true => self.plan.once_patience_us,
+            false => self.plan.patience_us,
+        };
+        self.after(patience_us, Event::Impatient { client, replies });
     }
 
     fn new_connection(&mut self) -> Connection {
@@ -134,7 +140,9 @@ impl Simulation {
             return;
         }
         self.clients.all[client].node = node;
-        if let Some(connection) = self.clients.all[client].connection.take()
+        let connection = self.clients.all[client].connection;
+        self.clients.forget_connection(client);
+        if let Some(connection) = connection
             && let Some(nonce) = self.machines[&from].nonce()
         {
             self.after(100, Event::HangUp { node: from, nonce, connection });

@@ -195,6 +195,8 @@ impl Simulation {
         // Their early answers are given one at a time.
         if matches!(run.broken, Some(Broken::RepliesBeforeApply | Broken::ReadsWithoutRound)) {
             plan.pipeline = 1;
+            plan.transactions = false;
+            plan.once = false;
         }
         let configuration = configuration(plan.nodes);
         let quorum = configuration.quorum_size();
@@ -207,7 +209,7 @@ impl Simulation {
             machines.insert(*id, machine);
         }
         Simulation {
-            clients: Clients::new(plan.clients),
+            clients: Clients::new(plan.clients, run.broken),
             checker: Checker::new(quorum),
             plan,
             broken: run.broken,

@@ -57,6 +57,8 @@ impl Simulation {
     fn carry_out(&mut self, node: NodeId, turned: Turned) {
         self.coverage.add(Rare::BatchLost, turned.batches_lost);
         self.coverage.add(Rare::BatchUnknown, turned.batches_unknown);
+        self.coverage.add(Rare::LeasedRead, turned.reads_leased);
+        self.coverage.add(Rare::RoundRead, turned.reads_by_round);
         for note in &turned.notes {
             self.coverage.note(note);
             self.trace(|| format!("{node} {note:?}"));
