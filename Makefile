@@ -97,9 +97,9 @@ bench: compile ## writes and reads per second against etcd in the same run
 	@$(CTL) bench $(if $(DURATION),--duration '$(DURATION)') $(if $(ONLY),--only '$(ONLY)') \
 	  $(if $(BASE_PORT),--base-port '$(BASE_PORT)' --dir '.run/bench-$(BASE_PORT)')
 
-sim: ## SEEDS simulated lives of the protocol, and of whole nodes, on all cores
-	SEEDS=$(SEEDS) cargo test --locked -p paxos --test simulator -- --nocapture
-	SEEDS=$(SEEDS) cargo test --locked -p node --test simulator -- --nocapture
+sim: ## SEEDS simulated lives of the protocol, and of whole nodes (FROM=n: from that one), on all cores
+	SEEDS=$(SEEDS) cargo test --locked -p paxos --test simulator -- --nocapture seeds
+	SEEDS=$(SEEDS) cargo test --locked -p node --test simulator -- --nocapture seeds
 
 model: ## STATES=n states of each model of the protocol, breadth first (0: all)
 	STATES=$(or $(STATES),1000000) cargo test --locked -p paxos --test model -- --nocapture --test-threads=1

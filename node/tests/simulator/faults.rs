@@ -9,6 +9,7 @@ use paxos::NodeId;
 use super::coverage::Rare;
 use super::machine::Process;
 use super::plan::Fault;
+use super::seeds::Strike;
 use super::setup::{WILD, draw_wild_offset_ms};
 use super::simulation::{Event, Simulation};
 use super::{MS, SECOND};
@@ -27,7 +28,13 @@ impl Simulation {
         let ids = self.ids();
         let victim = *self.chance.pick(&ids);
         let leader = self.leaders().last().map_or(victim, |(id, _)| *id);
-        self.trace(|| format!("---- {fault:?} {victim}, leader {leader}"));
+        self.faults_drawn += 1;
+        let (number, kind) = (self.faults_drawn, format!("{fault:?}"));
+        if !self.less.lets_strike(number, &kind) {
+            return;
+        }
+        self.trace(|| format!("---- {kind} {victim}, leader {leader}"));
+        self.strikes.push(Strike { number, at_us: self.time_us, kind });
         match fault {
             Fault::Kill => self.kill(victim),
             Fault::PowerCut => self.power_cut(victim),

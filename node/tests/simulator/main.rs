@@ -2,7 +2,8 @@
 //! format and door, on disks that crash, tear, rot and fill, in virtual time.
 //!
 //! `cargo test -p node --test simulator` runs the standard set; `SEEDS=100000` runs more, on all
-//! cores, from `FROM=…` on. A failing seed prints the one command that replays it with its trace.
+//! cores, from `FROM=…` on. A failing seed is shortened, and the one command that replays what is
+//! left of it, with its trace, is printed.
 
 #![allow(unreachable_pub, reason = "modules of a test target, not of a library")]
 
@@ -22,17 +23,19 @@ mod lives;
 mod machine;
 mod plan;
 mod requests;
+#[path = "../../paxos/tests/harness/seeds.rs"]
+mod seeds;
 mod setup;
 mod simulation;
 mod turns;
 
 use std::sync::Mutex;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
 
 use broken::Broken;
 use coverage::Coverage;
-use simulation::{Outcome, Run, run};
+use plan::TRAITS;
+use seeds::{Less, check, describe, number, run_all, shrink};
+use simulation::{Run, run};
 
 pub const MS: u64 = 1_000;
 pub const SECOND: u64 = 1_000_000;
@@ -43,78 +46,24 @@ const SEEDS_BROKEN: u64 = 400;
 /// Lines of the trace that a replay shows.
 const TRACE_LINES: usize = 300;
 
-fn number(name: &str) -> Option<u64> {
-    std::env::var(name).ok().and_then(|text| text.parse().ok())
-}
-
-#[derive(Default)]
-struct Total {
-    coverage: Coverage,
-    failed: Vec<Outcome>,
-    steps: u64,
-    acknowledged: u64,
-    virtual_us: u64,
-    calm_us_max: (u64, u64),
-}
-
-/// Runs `seeds` seeds on all cores; stops early at the first few that fail.
-fn run_all(from: u64, seeds: u64) -> Total {
-    let next = AtomicU64::new(from);
-    let total = Mutex::new(Total::default());
-    let threads = std::thread::available_parallelism().map_or(1, usize::from);
-    std::thread::scope(|scope| {
-        for _ in 0..threads {
-            scope.spawn(|| {
-                loop {
-                    let seed = next.fetch_add(1, Ordering::Relaxed);
-                    let failed = total.lock().expect("no panics inside").failed.len();
-                    if seed >= from + seeds || failed >= 5 {
-                        return;
-                    }
-                    let outcome = run(Run { seed, ..Run::default() });
-                    let mut total = total.lock().expect("no panics inside");
-                    total.coverage.merge(&outcome.coverage);
-                    total.steps += outcome.steps;
-                    total.acknowledged += outcome.acknowledged as u64;
-                    total.virtual_us += outcome.virtual_us;
-                    total.calm_us_max = total.calm_us_max.max((outcome.calm_us, seed));
-                    if outcome.violation.is_some() {
-                        total.failed.push(outcome);
-                    }
-                }
-            });
-        }
-    });
-    total.into_inner().expect("no panics inside")
-}
-
 #[test]
 fn seeds() {
-    let seeds = number("SEEDS").unwrap_or(SEEDS_STANDARD);
+    let count = number("SEEDS").unwrap_or(SEEDS_STANDARD);
     let from = number("FROM").unwrap_or(0);
-    let began = Instant::now();
-    let total = run_all(from, seeds);
-    let wall_seconds = began.elapsed().as_secs_f64();
-    let virtual_hours = total.virtual_us as f64 / 3.6e9;
-    eprintln!(
-        "{seeds} seeds from {from}: {} steps, {} operations acknowledged, {virtual_hours:.2} virtual \
-         hours in {wall_seconds:.0} s ({:.4} hours a second); longest way back to calm {} ms (seed \
-         {})\n{}",
-        total.steps,
-        total.acknowledged,
-        virtual_hours / wall_seconds,
-        total.calm_us_max.0 / MS,
-        total.calm_us_max.1,
-        total.coverage.table()
-    );
-    for Outcome { seed, violation, .. } in &total.failed {
-        eprintln!("seed {seed}: {}", violation.as_deref().unwrap_or_default());
-        eprintln!("  SEED={seed} cargo test -p node --test simulator -- replay --nocapture");
+    let seeds: Vec<u64> = (from..from + count).collect();
+    let of_seed = |seed| run(Run { seed, ..Run::default() });
+    let total = run_all("whole nodes", &seeds, of_seed, Coverage::merge);
+    eprintln!("whole nodes from {from}: {}\n{}", total.summary(), total.coverage.table());
+    for seed in &total.failed {
+        let of_less = |less: &Less| run(Run { seed: *seed, less: less.clone(), ..Run::default() });
+        if let Some((less, life)) = shrink(&TRAITS, of_less) {
+            eprintln!("{}", describe("node", *seed, &less, &life));
+        }
     }
     assert!(total.failed.is_empty(), "{} seeds failed, see above", total.failed.len());
-    if seeds >= SEEDS_STANDARD {
+    if count >= SEEDS_STANDARD {
         let never = total.coverage.never();
-        assert!(never.is_empty(), "these never happened in {seeds} seeds: {never:?}");
+        assert!(never.is_empty(), "these never happened in {count} seeds: {never:?}");
     }
 }
 
@@ -124,14 +73,49 @@ fn replay() {
     let asked = number("SEED");
     let seed = asked.unwrap_or(1);
     let lines = number("LINES").map_or(TRACE_LINES, |lines| lines as usize);
-    let first = run(Run { seed, trace_lines_max: Some(lines), ..Run::default() });
+    let again = || {
+        let less = Less::from_environment();
+        run(Run { seed, less, trace_lines_max: Some(lines), ..Run::default() })
+    };
+    let first = again();
     if asked.is_some() {
         eprintln!("seed {seed}: {}", first.plan);
         first.trace.iter().for_each(|line| eprintln!("{line}"));
     }
-    let second = run(Run { seed, trace_lines_max: Some(lines), ..Run::default() });
+    let second = again();
     assert_eq!(first.trace, second.trace, "the same seed went another way");
     assert!(first.violation.is_none(), "seed {seed}: {}", first.violation.unwrap_or_default());
+}
+
+/// A life that fails is told shorter: what is left of it fails by the same check, also when it is
+/// read back from the command that is printed, and cannot do without any of its faults.
+#[test]
+fn a_life_that_fails_is_shortened() {
+    for broken in [Broken::ForgetsLastSync, Broken::WatchesNothing, Broken::ResendsBlindly] {
+        let life = |seed, less: &Less| {
+            run(Run { seed, broken: Some(broken), less: less.clone(), ..Run::default() })
+        };
+        let failing = (0..SEEDS_BROKEN).find_map(|seed| {
+            let life = life(seed, &Less::default());
+            Some((seed, life.strikes.len(), check(life.violation.as_ref()?)))
+        });
+        let (seed, strikes, wanted) = failing.expect("it is found within so many seeds");
+        let (less, short) = shrink(&TRAITS, |less| life(seed, less)).expect("it fails");
+        eprintln!("{broken:?}, from {strikes} faults: {}", describe("node", seed, &less, &short));
+        let read_back = Less::parse(&less.to_string()).expect("its own text");
+        assert_eq!(read_back, less);
+        let again = life(seed, &read_back);
+        assert_eq!(again.violation, short.violation);
+        assert_eq!(check(&short.violation.unwrap_or_default()), wanted);
+        assert!(short.strikes.len() <= strikes);
+        for strike in &short.strikes {
+            let others = short.strikes.iter().map(|other| other.number);
+            let faults = others.filter(|other| *other != strike.number).collect();
+            let fewer = Less { faults: Some(faults), ..less.clone() };
+            let fails = life(seed, &fewer).violation.is_some_and(|text| check(&text) == wanted);
+            assert!(!fails, "{broken:?}, seed {seed}: it can do without {strike:?}");
+        }
+    }
 }
 
 /// The checks can fail: each thing that is wrong on purpose is found.

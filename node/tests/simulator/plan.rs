@@ -4,6 +4,7 @@ use config::{Behaviour, Election, Reads};
 use journal::Options;
 
 use super::chance::Chance;
+use super::seeds::Less;
 use super::{MS, SECOND};
 
 #[derive(Clone, Debug)]
@@ -94,7 +95,29 @@ const FAULTS: [Fault; 22] = [
     Fault::Transfer,
 ];
 
+/// What else a life can do without.
+pub const TRAITS: [&str; 9] =
+    ["loss", "duplicates", "delays", "drift", "wild", "stalls", "transactions", "once", "pipeline"];
+
 impl Plan {
+    pub fn leave_out(&mut self, less: &Less) {
+        for name in &less.without {
+            match name.as_str() {
+                "loss" => self.loss_ppm = 0,
+                "duplicates" => self.duplicate_ppm = 0,
+                "delays" => self.delay_us = (40, 120),
+                "drift" => self.drift = false,
+                "wild" => self.wild_wall_clock = false,
+                "stalls" => self.stall_ppm = 0,
+                "transactions" => self.transactions = false,
+                "once" => self.once = false,
+                "pipeline" => self.pipeline = 1,
+                _kind_of_fault => {}
+            }
+        }
+        self.clients = less.clients.unwrap_or(self.clients);
+    }
+
     pub fn draw(chance: &mut Chance) -> Plan {
         let segment_bytes = *chance.pick(&[16 << 10, 16 << 10, 64 << 10, 256 << 10]);
         let nodes = *chance.pick(&[1, 2, 3, 3, 3, 3, 3, 4, 5, 5]);

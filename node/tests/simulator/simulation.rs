@@ -20,6 +20,7 @@ use super::clients::Clients;
 use super::coverage::Coverage;
 use super::machine::{Connection, Machine, Process};
 use super::plan::Plan;
+use super::seeds::{Less, Life, Strike};
 use super::setup::{configuration, draw_clock};
 use super::turns::describe;
 
@@ -103,30 +104,24 @@ pub enum Event {
 }
 
 /// How to run a seed.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Run {
     pub seed: u64,
     pub broken: Option<Broken>,
+    pub less: Less,
     pub trace_lines_max: Option<usize>,
 }
 
 /// What came of it.
-#[derive(Debug)]
-pub struct Outcome {
-    pub seed: u64,
-    pub violation: Option<String>,
-    pub coverage: Coverage,
-    pub trace: Vec<String>,
-    pub plan: String,
-    pub steps: u64,
-    pub acknowledged: usize,
-    pub virtual_us: u64,
-    pub calm_us: u64,
-}
+pub type Outcome = Life<Coverage>;
 
 pub struct Simulation {
     pub(super) plan: Plan,
     pub(super) broken: Option<Broken>,
+    pub(super) less: Less,
+    /// Faults drawn so far, and those that struck.
+    pub(super) faults_drawn: u64,
+    pub(super) strikes: Vec<Strike>,
     pub(super) chance: Chance,
     pub(super) machines: BTreeMap<NodeId, Machine>,
     pub(super) clients: Clients,
@@ -176,13 +171,14 @@ pub fn run(run: Run) -> Outcome {
     let mut coverage = simulation.coverage;
     coverage.merge(&simulation.clients.coverage);
     Outcome {
-        seed: run.seed,
         violation: simulation.checker.violation.take().or(panicked),
         coverage,
         trace: simulation.trace.into(),
         plan: format!("{:?}", simulation.plan),
+        strikes: simulation.strikes,
+        clients: simulation.plan.clients,
         steps: simulation.steps,
-        acknowledged: simulation.clients.acknowledged_count(),
+        acknowledged: simulation.clients.acknowledged_count() as u64,
         virtual_us: simulation.time_us,
         calm_us: simulation.calm_us,
     }
@@ -192,6 +188,7 @@ impl Simulation {
     fn new(run: Run) -> Simulation {
         let mut chance = Chance::new(run.seed);
         let mut plan = Plan::draw(&mut chance);
+        plan.leave_out(&run.less);
         // Their early answers are given one at a time.
         if matches!(run.broken, Some(Broken::RepliesBeforeApply | Broken::ReadsWithoutRound)) {
             plan.pipeline = 1;
@@ -213,6 +210,9 @@ impl Simulation {
             checker: Checker::new(quorum),
             plan,
             broken: run.broken,
+            less: run.less,
+            faults_drawn: 0,
+            strikes: Vec::new(),
             chance,
             machines,
             coverage: Coverage::default(),

@@ -13,5 +13,6 @@ pub mod describe;
 pub mod disk;
 pub mod foul;
 pub mod script;
+pub mod seeds;
 pub mod simulation;
 pub mod store;

@@ -17,12 +17,15 @@ use paxos::{Envelope, NodeId, Settings};
 
 use plan::Plan;
 
+pub use plan::TRAITS;
+
 use super::chance::Chance;
 use super::clock::{Clock, TRUE_SPEED_PPM};
 use super::cluster::{Cluster, Look};
 use super::coverage::Coverage;
 use super::disk::Snapshot;
 use super::foul::Foul;
+use super::seeds::{Less, Life, Strike};
 
 /// Two clocks at the bound of 20 % against each other, and one in between.
 const SPEEDS_PPM: [u64; 3] = [890_000, TRUE_SPEED_PPM, 1_110_000];
@@ -83,23 +86,14 @@ enum Event {
 }
 
 /// What came of a seed.
-#[derive(Debug)]
-pub struct Outcome {
-    pub seed: u64,
-    pub violation: Option<String>,
-    pub coverage: Coverage,
-    pub trace: Vec<String>,
-    pub steps: u64,
-    pub acknowledged: usize,
-    pub calm_us: u64,
-    pub plan: String,
-}
+pub type Outcome = Life<Coverage>;
 
 /// How to run a seed.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct Run {
     pub seed: u64,
     pub foul: Option<Foul>,
+    pub less: Less,
     pub trace_lines_max: Option<usize>,
 }
 
@@ -112,11 +106,13 @@ pub fn run(run: Run) -> Outcome {
         format!("a node stopped itself: {}", text.unwrap_or_default())
     });
     Outcome {
-        seed: run.seed,
         violation: simulation.cluster.checker.violation.take().or(panicked),
         trace: simulation.cluster.trace.lines.iter().cloned().collect(),
         steps: simulation.steps,
-        acknowledged: simulation.cluster.checker.acknowledged_count(),
+        strikes: simulation.strikes,
+        clients: 1,
+        virtual_us: simulation.cluster.time_us,
+        acknowledged: simulation.cluster.checker.acknowledged_count() as u64,
         calm_us: simulation.calm_us,
         plan: format!("{:?}", simulation.plan),
         coverage: simulation.cluster.coverage,
@@ -126,6 +122,10 @@ pub fn run(run: Run) -> Outcome {
 struct Simulation {
     plan: Plan,
     chance: Chance,
+    less: Less,
+    /// Faults drawn so far, and those that struck.
+    faults_drawn: u64,
+    strikes: Vec<Strike>,
     cluster: Cluster,
     queue: BTreeMap<(u64, u64), Event>,
     sequence: u64,
@@ -148,7 +148,8 @@ struct Simulation {
 impl Simulation {
     fn new(run: Run) -> Simulation {
         let mut chance = Chance::new(run.seed);
-        let plan = Plan::draw(&mut chance, run.seed);
+        let mut plan = Plan::draw(&mut chance, run.seed);
+        plan.leave_out(&run.less);
         let window = *chance.pick(&[1, 4, 32, 256]);
         let chunk_bytes = *chance.pick(&[1, 100, 256 << 10]);
         let priorities = chance.one_in(4);
@@ -185,6 +186,9 @@ impl Simulation {
         Simulation {
             plan,
             chance,
+            less: run.less,
+            faults_drawn: 0,
+            strikes: Vec::new(),
             cluster,
             queue: BTreeMap::new(),
             sequence: 0,

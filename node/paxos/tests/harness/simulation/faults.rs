@@ -7,6 +7,7 @@ use paxos::NodeId;
 use super::plan::Fault;
 use super::{Event, MS, SECOND, Simulation};
 use crate::harness::coverage::Rare;
+use crate::harness::seeds::Strike;
 
 impl Simulation {
     pub(super) fn fault(&mut self) {
@@ -22,7 +23,13 @@ impl Simulation {
         let ids = self.cluster.ids();
         let victim = *self.chance.pick(&ids);
         let leader = self.cluster.leaders().last().map_or(victim, |(id, _)| *id);
-        self.cluster.trace.line(|| format!("---- {fault:?}"));
+        self.faults_drawn += 1;
+        let (number, kind) = (self.faults_drawn, format!("{fault:?}"));
+        if !self.less.lets_strike(number, &kind) {
+            return;
+        }
+        self.cluster.trace.line(|| format!("---- {kind}"));
+        self.strikes.push(Strike { number, at_us: self.cluster.time_us, kind });
         match fault {
             Fault::Crash => self.crash(victim),
             Fault::CrashLeader => self.crash(leader),

@@ -4,6 +4,7 @@ use paxos::ElectionStrategy;
 
 use super::{MS, SECOND};
 use crate::harness::chance::Chance;
+use crate::harness::seeds::Less;
 
 /// See the module.
 #[derive(Clone, Debug)]
@@ -75,7 +76,27 @@ const FAULTS: [Fault; 16] = [
     Fault::Transfer,
 ];
 
+/// What else a life can do without.
+pub const TRAITS: [&str; 8] =
+    ["loss", "duplicates", "delays", "stalls", "leases", "changes", "reads", "snapshots"];
+
 impl Plan {
+    pub fn leave_out(&mut self, less: &Less) {
+        for name in &less.without {
+            match name.as_str() {
+                "loss" => self.loss_ppm = 0,
+                "duplicates" => self.duplicate_ppm = 0,
+                "delays" => (self.delay_us, self.slow_ppm) = ((40, 120), 0),
+                "stalls" => self.stall_ppm = 0,
+                "leases" => self.lease_us = 0,
+                "changes" => self.change_every_us = 0,
+                "reads" => self.read_every_us = 0,
+                "snapshots" => self.snapshot_every_us = 0,
+                _kind_of_fault => {}
+            }
+        }
+    }
+
     pub fn draw(chance: &mut Chance, seed: u64) -> Plan {
         let (spares, change_every_us) = draw_changes(&mut Chance::new(seed ^ 0x5709));
         let voters = *chance.pick(&[1, 2, 3, 3, 3, 3, 4, 5, 5, 5, 7]);
