@@ -34,7 +34,7 @@ use rand::TryRngCore;
 use rand::rngs::OsRng;
 use tokio::time::Instant;
 
-pub use node::{LocalNode, last_lines};
+pub use node::{LocalNode, last_lines, status};
 pub use nursery::spawn as spawn_child;
 
 /// Most nodes that one machine is asked to carry; the most voters that an inventory may have.

@@ -172,7 +172,7 @@ impl Drop for LocalNode {
 }
 
 /// The node's own account at `/status`.
-pub(super) async fn status(http: SocketAddr) -> Option<NodeStatus> {
+pub async fn status(http: SocketAddr) -> Option<NodeStatus> {
     let page = tokio::time::timeout(STATUS_WITHIN, get(http, "/status")).await.ok()?.ok()?;
     serde_json::from_str(&page).ok()
 }
