@@ -52,13 +52,13 @@ use tokio::task::JoinSet;
 
 use self::lane::OutLane;
 use self::members::Peer;
-use self::memory::DiskMemory;
 use self::quiet::Quiet;
 use crate::identity::{ClusterUuid, Identity, Process};
 use crate::tls::{KeyError, MemberKeys, PeerTls};
 use crate::wire::{self, Lane, PeerFrame};
 
 pub use self::counters::{Count, KINDS, PeerCounters};
+pub use self::memory::DiskMemory;
 
 /// What happens on the links.
 #[derive(Debug, PartialEq, Eq)]
@@ -103,9 +103,21 @@ pub struct Remembered {
 }
 
 impl Remembered {
+    /// All that a replica knows of after its recovery, for its hello. What was given up because some
+    /// snapshot covered it is remembered too, even where that file is bad now and an older one was
+    /// taken: such slots are unreadable here, not empty, and nobody gets a vote on them.
     pub fn of(replica: &Replica) -> Remembered {
-        let chosen = Slot(replica.first_unchosen().0.saturating_sub(1));
-        let last_slot = replica.last_slot().map_or(chosen, |last_slot| last_slot.max(chosen));
+        let durable = Remembered::durable(replica);
+        let below = replica.first_unchosen().max(replica.first_kept());
+        let last_slot = durable.last_slot.max(Slot(below.0.saturating_sub(1)));
+        Remembered { last_slot, ..durable }
+    }
+
+    /// What is in the journal, and so survives the loss of any snapshot. Only this is stated to
+    /// peers: a file that rots must not make an older copy of the disk that it was on.
+    pub fn durable(replica: &Replica) -> Remembered {
+        let trimmed = Slot(replica.recorded_trimmed_below().0.saturating_sub(1));
+        let last_slot = replica.last_slot().map_or(trimmed, |last_slot| last_slot.max(trimmed));
         Remembered { promised: replica.promised(), last_slot }
     }
 }

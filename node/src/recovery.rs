@@ -153,15 +153,26 @@ fn refusal(name: &str, error: JournalError) -> anyhow::Error {
                  Rebuild this node from its peers under a new id: paxosctl member replace {name}"
             ))
         }
+        // What a newer release wrote is not damaged, and nothing here may be rebuilt for it.
+        JournalError::Refused { .. } => anyhow!(error).context(format!(
+            "the journal of {name} holds what this release cannot read. Nothing was changed. Start \
+             the release that wrote it, or a newer one"
+        )),
         error => anyhow!(error).context("open the journal"),
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use paxos::{NodeId, Value};
+    use journal::{FaultyDisk, Group};
+    use paxos::{Member, NodeId, Value};
 
     use super::*;
+    use crate::identity::FORMER_COUNT;
+    use crate::peers::{DiskMemory, Remembered};
+    use crate::snapshot::{Files, Job, SnapshotError};
+    use crate::store::SnapshotStep;
+    use crate::wire::{Hello, Lane, WIRE_VERSION, WIRE_VERSION_OLDEST};
 
     fn accepted(slot: u64, round: u64) -> Record {
         let ballot = Ballot { configuration: 0, round, node: NodeId(1) };
@@ -200,5 +211,196 @@ mod tests {
             _ => None,
         });
         assert_eq!(promised.max(), Some(7));
+    }
+    const OPTIONS: Options = Options {
+        segment_bytes: 16 << 10,
+        reserve_bytes: 16 << 10,
+        group_bytes_max: 64 << 10,
+        keep_free_bytes: 0,
+    };
+
+    fn now() -> Now {
+        Now { mono_us: 1_000_000, wall_ms: 1_000_000 }
+    }
+
+    fn members() -> Configuration {
+        let members = (1..=3).map(|id| (NodeId(id), Member::default())).collect();
+        Configuration { members, ..Configuration::default() }
+    }
+
+    /// Writes the snapshot of an empty store, as its thread does.
+    fn write_snapshot(disk: &FaultyDisk, below: u64) {
+        let mut files = Files::new(Arc::new(disk.clone()));
+        let mut store = Store::new();
+        let (below, head) = (Slot(below), store.begin_snapshot());
+        files.work(Job::Begin { below, head, configuration: members() });
+        while let Some(step) = store.snapshot_step(1 << 20) {
+            files.work(match step {
+                SnapshotStep::Chunk(chunk) => Job::Chunk(chunk),
+                SnapshotStep::Done => Job::End { below, started_us: 0 },
+            });
+        }
+    }
+
+    fn origin(journal: &FaultyDisk, snapshots: &FaultyDisk) -> Origin {
+        Origin {
+            name: "n1".to_owned(),
+            journal: Arc::new(journal.clone()),
+            options: OPTIONS,
+            snapshots: Arc::new(snapshots.clone()),
+            initial: members(),
+            settings: Settings::new(NodeId(1), 7, 0),
+            granted_us: 0,
+            behaviour: Behaviour::default(),
+            first_start: false,
+            seed: 0,
+        }
+    }
+
+    fn journal_with(records: &[Record]) -> FaultyDisk {
+        let disk = FaultyDisk::new(1);
+        let mut journal = Journal::create(Arc::new(disk.clone()), OPTIONS, &[]).expect("create");
+        for record in records {
+            let mut bytes = Vec::new();
+            wire::encode_record(record, &mut bytes);
+            let label = record.slot().map_or(0, |slot| slot.0);
+            let group = Group { records: &[(label, &bytes)], checkpoint: &[] };
+            journal.append(group).expect("append");
+        }
+        journal.sync().expect("sync");
+        disk
+    }
+
+    fn start(journal: &FaultyDisk, snapshots: &FaultyDisk) -> Start {
+        journal.kill();
+        recover(origin(journal, snapshots), now()).unwrap_or_else(|error| panic!("{error:#}"))
+    }
+
+    fn hello(starts: u64, remembered: Remembered) -> Hello {
+        let mut former = [0; FORMER_COUNT];
+        former[0] = starts - 1;
+        Hello {
+            version_oldest: WIRE_VERSION_OLDEST,
+            version_newest: WIRE_VERSION,
+            cluster: [0; 16],
+            id: NodeId(1),
+            incarnation: 0,
+            to: NodeId(2),
+            lane: Lane::Control,
+            starts,
+            process: starts,
+            former,
+            promised: remembered.promised,
+            last_slot: remembered.last_slot,
+        }
+    }
+
+    /// PITFALLS 7 and 10: a snapshot file that rots takes nothing from what the journal knows, so no
+    /// peer takes the node that falls back to the file before for an older copy of itself. Without a
+    /// record above the snapshot too: the last thing that happened may have been its installation.
+    #[test]
+    fn a_node_that_falls_back_to_the_older_snapshot_is_no_older_copy() {
+        let ballot = Ballot { configuration: 0, round: 7, node: NodeId(1) };
+        let installed = [Record::Promised(ballot), Record::TrimmedBelow(Slot(20))];
+        let voted = (10..=24).map(|slot| accepted(slot, 7)).collect::<Vec<_>>();
+        // The file may have been synced before the records of what it covers were.
+        let ahead_of_its_journal = (10..=15).map(|slot| accepted(slot, 7)).collect::<Vec<_>>();
+        for records in [&installed[..], &voted, &ahead_of_its_journal] {
+            let journal = journal_with(records);
+            let snapshots = FaultyDisk::new(2);
+            write_snapshot(&snapshots, 10);
+            write_snapshot(&snapshots, 20);
+            let whole = start(&journal, &snapshots);
+            assert_eq!(whole.snapshot_below, Slot(20));
+            // A peer meets it, and hears from it whatever it may say.
+            let memory = DiskMemory::default();
+            let first = hello(1, Remembered::of(&whole.node.replica));
+            memory.check(&first, "here").expect("nobody knows it yet");
+            memory.met(&first);
+            let Remembered { promised, last_slot } = Remembered::durable(&whole.node.replica);
+            memory.stated(promised, last_slot);
+            drop(whole);
+
+            let length = snapshots.contents("snapshot-00000000000000000020").len() as u64;
+            snapshots.flip("snapshot-00000000000000000020", length / 2, 1);
+            let fallen_back = start(&journal, &snapshots);
+            assert_eq!(fallen_back.snapshot_below, Slot(10));
+            let again = hello(2, Remembered::of(&fallen_back.node.replica));
+            memory.check(&again, "here").unwrap_or_else(|refusal| panic!("{refusal}"));
+            // What it cannot read any more it does not vote on.
+            assert!(fallen_back.node.replica.first_kept() >= Slot(10));
+        }
+    }
+
+    fn refused(journal: &FaultyDisk, snapshots: &FaultyDisk) -> (String, anyhow::Error) {
+        journal.kill();
+        let before = [journal.fork(), snapshots.fork()];
+        let error = recover(origin(journal, snapshots), now()).err().expect("it must not start");
+        for (disk, before) in [journal, snapshots].into_iter().zip(before) {
+            let names = disk.list().expect("list");
+            assert_eq!(names.len(), before.list().expect("list").len());
+            for name in names {
+                assert_eq!(disk.contents(&name), before.contents(&name), "{name} was changed");
+            }
+        }
+        (format!("{error:#}"), error)
+    }
+
+    /// What a newer release wrote is refused by name, with what to do, and left as it is: a record,
+    /// a whole journal, a snapshot (which is no reason to go back to the one before).
+    #[test]
+    fn what_a_newer_release_wrote_is_refused_and_left_alone() {
+        let words = ["newer than", "the newest that this release reads", "release that wrote it"];
+        let says = |text: &str, words: &[&str]| {
+            for word in words {
+                assert!(text.contains(word), "`{word}` is missing: {text}");
+            }
+        };
+        let good = journal_with(&[accepted(1, 7)]);
+        let snapshots = FaultyDisk::new(2);
+        write_snapshot(&snapshots, 1);
+        drop(start(&good, &snapshots));
+
+        let journal = FaultyDisk::new(1);
+        let mut writer = Journal::create(Arc::new(journal.clone()), OPTIONS, &[]).expect("create");
+        let bytes = [wire::RECORD_VERSION + 1, 0, 0, 0, 0, 1];
+        writer.append(Group { records: &[(1, &bytes)], checkpoint: &[] }).expect("append");
+        writer.sync().expect("sync");
+        drop(writer);
+        let (text, _) = refused(&journal, &snapshots);
+        says(&text, &words);
+        says(&text, &["segment-000000000001", "at byte", "record version 2"]);
+
+        let newer = good.fork();
+        let name = "segment-000000000001";
+        let mut header = newer.contents(name)[..60].to_vec();
+        header[8..12].copy_from_slice(&9_u32.to_le_bytes());
+        let crc = crc32fast::hash(&header[..56]);
+        header[56..].copy_from_slice(&crc.to_le_bytes());
+        newer.overwrite(name, 0, &header);
+        let (text, _) = refused(&newer, &snapshots);
+        says(&text, &[name, "format version 9", "the release that wrote it"]);
+
+        let older_and_newer = snapshots.fork();
+        write_snapshot(&older_and_newer, 20);
+        let name = "snapshot-00000000000000000020";
+        let mut file = older_and_newer.contents(name);
+        let length = u32::from_le_bytes(file[1..5].try_into().expect("four bytes")) as usize;
+        for (at, what) in [(9, "file version"), (9 + 1 + 8, "state version")] {
+            let was = std::mem::replace(&mut file[at], 99);
+            let mut crc = crc32fast::Hasher::new();
+            crc.update(&0_u64.to_le_bytes());
+            crc.update(&file[..5]);
+            crc.update(&file[9..9 + length]);
+            let crc = crc.finalize();
+            file[5..9].copy_from_slice(&crc.to_le_bytes());
+            older_and_newer.overwrite(name, 0, &file);
+            let (text, error) = refused(&good, &older_and_newer);
+            says(&text, &words);
+            says(&text, &[name, what]);
+            let cause = error.downcast_ref::<SnapshotError>();
+            assert!(matches!(cause, Some(SnapshotError::Newer { found: 99, .. })), "{text}");
+            file[at] = was;
+        }
     }
 }

@@ -260,7 +260,7 @@ impl Core {
         }
         // One claim at a time: what is remembered now is durable once its records are.
         if self.claim.0 <= self.synced {
-            self.claim = (effects.position, Remembered::of(&self.node.replica));
+            self.claim = (effects.position, Remembered::durable(&self.node.replica));
             self.tell_durable();
         }
         for peer in effects.snapshot_for.drain(..) {

@@ -17,7 +17,11 @@ pub enum Error {
     /// A journal is already there and holds records.
     #[error("create a journal in {}: {file} is already there and holds records", directory.display())]
     AlreadyCreated { directory: PathBuf, file: String },
-    #[error("read {}: format version {found}, but this program writes and reads {known}", file.display())]
+    #[error(
+        "read {}: format version {found}, but this release writes and reads {known}; nothing was \
+         changed. Start the release that wrote it",
+        file.display()
+    )]
     Version { file: PathBuf, found: u32, known: u32 },
     /// The caller did not understand a record. Nothing was changed.
     #[error("read {}: the record of the group at byte {offset} was refused", file.display())]

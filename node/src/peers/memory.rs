@@ -15,8 +15,8 @@ use paxos::{Ballot, Message, Slot};
 use crate::identity::Process;
 use crate::wire::{Hello, Refusal, RefusalCode};
 
-#[derive(Default)]
-pub(super) struct DiskMemory {
+#[derive(Debug, Default)]
+pub struct DiskMemory {
     process: Cell<Option<Process>>,
     /// The highest ballot that it has said to have promised.
     promised: Cell<Ballot>,
@@ -25,27 +25,26 @@ pub(super) struct DiskMemory {
 }
 
 impl DiskMemory {
-    /// Takes note of what a message states. Only answers that leave after their sync count. (A
-    /// leader answers nobody: it tells now and then, by [`DiskMemory::stated`].)
-    pub(super) fn heard(&self, message: &Message) {
+    /// Takes note of what a message states. Only answers that leave after their sync count, and only
+    /// those that rest on the journal: what was learned may rest on a snapshot, which may rot. (What
+    /// no answer shows, a leader's entries or a learner's, is told now and then: see
+    /// [`DiskMemory::stated`].)
+    pub fn heard(&self, message: &Message) {
         match message {
             Message::Promise { ballot, .. } => self.stated(*ballot, Slot::ZERO),
             Message::Accepted { ballot, slot, .. } => self.stated(*ballot, *slot),
-            Message::Learned { first_unchosen } if *first_unchosen > Slot::ZERO => {
-                self.stated(Ballot::ZERO, first_unchosen.previous());
-            }
             _ => {}
         }
     }
 
     /// What it will still know after any crash, by its own word.
-    pub(super) fn stated(&self, promised: Ballot, last_slot: Slot) {
+    pub fn stated(&self, promised: Ballot, last_slot: Slot) {
         self.promised.set(self.promised.get().max(promised));
         self.last_slot.set(self.last_slot.get().max(last_slot));
     }
 
     /// Whether the process that says `hello` is the one that we know or a rightful successor.
-    pub(super) fn check(&self, hello: &Hello, at: &str) -> Result<(), Refusal> {
+    pub fn check(&self, hello: &Hello, at: &str) -> Result<(), Refusal> {
         let process = Process { starts: hello.starts, nonce: hello.process, former: hello.former };
         let Some(seen) = self.process.get() else { return Ok(()) };
         if process.nonce == seen.nonce {
@@ -83,7 +82,7 @@ impl DiskMemory {
     }
 
     /// The process that says `hello` has been let in.
-    pub(super) fn met(&self, hello: &Hello) {
+    pub fn met(&self, hello: &Hello) {
         let process = Process { starts: hello.starts, nonce: hello.process, former: hello.former };
         self.process.set(Some(process));
     }

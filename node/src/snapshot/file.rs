@@ -13,8 +13,8 @@ use bytes::{Buf, BufMut, Bytes, BytesMut};
 use journal::{Disk, DiskFile};
 use paxos::{Configuration, Slot};
 
-use crate::store::{Loader, SnapshotHead, Store, Verifier};
-use crate::wire;
+use crate::store::{LoadError, Loader, SnapshotHead, Store, Verifier};
+use crate::wire::{self, WireError};
 
 const VERSION: u8 = 1;
 const HEAD: u8 = b'H';
@@ -32,6 +32,12 @@ pub enum SnapshotError {
     Io { doing: &'static str, path: PathBuf, source: io::Error },
     #[error("read snapshot {}: {what} at byte {offset}", path.display())]
     Corrupt { path: PathBuf, offset: u64, what: String },
+    #[error(
+        "snapshot {}: {what} version {found} is newer than {newest}, the newest that this release \
+         reads; nothing was changed. Start the release that wrote it, or a newer one",
+        path.display()
+    )]
+    Newer { path: PathBuf, what: &'static str, found: u8, newest: u8 },
     #[error(
         "none of the {count} snapshots in {} can be read (newest: {newest}); nothing was deleted. \
          Rebuild this node from its peers under a new id: paxosctl member replace",
@@ -87,6 +93,8 @@ pub fn load_newest(disk: &dyn Disk) -> Result<Found, SnapshotError> {
     while let Some((below, _)) = found.last() {
         match load(disk, &name_of(*below)) {
             Ok(loaded) => return Ok(Found { newest: Some(loaded), files: found }),
+            // It is good, only not for this program: going back behind it would not be for the rest.
+            Err(error @ SnapshotError::Newer { .. }) => return Err(error),
             Err(error) => {
                 tracing::error!(%error, "a snapshot is bad, trying the one before");
                 newest.get_or_insert(error.to_string());
@@ -135,7 +143,12 @@ fn open(
     if kind != HEAD {
         return Err(frames.corrupt("no head"));
     }
-    let (below, configuration, head) = decode_head(head).map_err(|what| frames.corrupt(&what))?;
+    let (below, configuration, head) = decode_head(head).map_err(|bad| match bad {
+        BadHead::Damaged(what) => frames.corrupt(&what),
+        BadHead::Newer { what, found, newest } => {
+            SnapshotError::Newer { path, what, found, newest }
+        }
+    })?;
     Ok((frames, below, configuration, head))
 }
 
@@ -333,17 +346,37 @@ fn encode_head(below: Slot, head: &SnapshotHead, configuration: &Configuration) 
     out.freeze()
 }
 
-fn decode_head(mut bytes: Bytes) -> Result<(Slot, Configuration, SnapshotHead), String> {
-    let version = bytes.try_get_u8().map_err(|_| "an empty head")?;
-    if version != VERSION {
-        return Err(format!("format version {version}, this program reads {VERSION}"));
+enum BadHead {
+    Damaged(String),
+    Newer { what: &'static str, found: u8, newest: u8 },
+}
+
+fn damaged(what: impl ToString) -> BadHead {
+    BadHead::Damaged(what.to_string())
+}
+
+fn decode_head(mut bytes: Bytes) -> Result<(Slot, Configuration, SnapshotHead), BadHead> {
+    let version = bytes.try_get_u8().map_err(|_| damaged("an empty head"))?;
+    if version > VERSION {
+        return Err(BadHead::Newer { what: "file", found: version, newest: VERSION });
     }
-    let below = Slot(bytes.try_get_u64_le().map_err(|_| "a short head")?);
+    if version < VERSION {
+        return Err(damaged(format!("format version {version}, this program reads {VERSION}")));
+    }
+    let below = Slot(bytes.try_get_u64_le().map_err(|_| damaged("a short head"))?);
     if bytes.len() < SnapshotHead::BYTES {
-        return Err("a short head".to_owned());
+        return Err(damaged("a short head"));
     }
-    let head = SnapshotHead::decode(&bytes.split_to(SnapshotHead::BYTES))
-        .map_err(|error| error.to_string())?;
-    let configuration = wire::decode_configuration(bytes).map_err(|error| error.to_string())?;
+    let head = SnapshotHead::decode(&bytes.split_to(SnapshotHead::BYTES));
+    let head = head.map_err(|error| match error {
+        LoadError::Version(found) if found > SnapshotHead::VERSION => {
+            BadHead::Newer { what: "state", found, newest: SnapshotHead::VERSION }
+        }
+        error => damaged(error),
+    })?;
+    let configuration = wire::decode_configuration(bytes).map_err(|error| match error {
+        WireError::NewerVersion { what, found, newest } => BadHead::Newer { what, found, newest },
+        error => damaged(error),
+    })?;
     Ok((below, configuration, head))
 }

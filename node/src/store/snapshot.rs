@@ -1,7 +1,7 @@
 //! Snapshots as bytes: a head that says what to expect, then chunks of saved records in any
-//! order, the table of last touches and
-//! the sessions of `ONCE` among them. Files, checksums of blocks and the journey over the network are not our business; that
-//! what was loaded is exactly what was saved, is: the head carries the state hash.
+//! order, the table of last touches and the sessions of `ONCE` among them. Files, checksums of
+//! blocks and the journey over the network are not our business; that what was loaded is exactly
+//! what was saved, is: the head carries the state hash.
 
 use std::fmt;
 
@@ -21,13 +21,12 @@ pub struct SnapshotHead {
     pub state_hash: u128,
 }
 
-const HEAD_VERSION: u8 = 2;
-
 impl SnapshotHead {
+    pub const VERSION: u8 = 2;
     pub const BYTES: usize = 33;
 
     pub fn encode(&self) -> [u8; SnapshotHead::BYTES] {
-        let mut bytes = [HEAD_VERSION; SnapshotHead::BYTES];
+        let mut bytes = [SnapshotHead::VERSION; SnapshotHead::BYTES];
         bytes[1..9].copy_from_slice(&self.time_ms.to_le_bytes());
         bytes[9..17].copy_from_slice(&self.records.to_le_bytes());
         bytes[17..].copy_from_slice(&self.state_hash.to_le_bytes());
@@ -37,7 +36,7 @@ impl SnapshotHead {
     pub fn decode(bytes: &[u8]) -> Result<SnapshotHead, LoadError> {
         let bytes: &[u8; SnapshotHead::BYTES] =
             bytes.try_into().map_err(|_| LoadError::HeadLength(bytes.len()))?;
-        if bytes[0] != HEAD_VERSION {
+        if bytes[0] != SnapshotHead::VERSION {
             return Err(LoadError::Version(bytes[0]));
         }
         let number =
@@ -88,7 +87,8 @@ impl fmt::Display for LoadError {
             }
             LoadError::Version(version) => write!(
                 f,
-                "snapshot of version {version}, this program reads version {HEAD_VERSION}"
+                "snapshot of version {version}, this program reads version {}",
+                SnapshotHead::VERSION
             ),
             LoadError::Chunk { byte } => {
                 write!(f, "snapshot chunk has a broken record at byte {byte}")

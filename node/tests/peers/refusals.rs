@@ -223,7 +223,6 @@ fn an_older_copy_of_the_data_is_refused() {
             first_unchosen: Slot(1),
             wall_ms: 0,
         };
-        let learned = Message::Learned { first_unchosen: slot.next() };
         let full = Remembered { promised: ballot(3), last_slot: slot };
         let no_promise = Remembered { promised: ballot(2), ..full };
         let no_entry = Remembered { last_slot: slot.previous(), ..full };
@@ -231,7 +230,6 @@ fn an_older_copy_of_the_data_is_refused() {
             (&accepted, no_promise, "a promise of 2.1"),
             (&accepted, no_entry, "up to slot 39"),
             (&promise, no_promise, "has once stated 3.1"),
-            (&learned, no_entry, "and slot 40"),
         ] {
             let [one, two] = format_all::<2>();
             let [elsewhere] = addresses::<1>();

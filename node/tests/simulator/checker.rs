@@ -5,8 +5,10 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use bytes::{Bytes, BytesMut};
 use journal::{Entry, FaultyDisk};
-use node::wire;
-use paxos::{Ballot, NodeId, Position, Record, Slot};
+use node::identity::Process;
+use node::peers::{DiskMemory, Remembered};
+use node::wire::{self, Hello, Lane};
+use paxos::{Ballot, Message, NodeId, Position, Record, Slot};
 
 /// A value by its bytes.
 type Digest = u128;
@@ -34,6 +36,8 @@ struct Durable {
     promised: Ballot,
     accepted: BTreeMap<Slot, Ballot>,
     applied_below: Slot,
+    /// As a peer keeps it that has heard everything: by it a restarted node is let in or refused.
+    memory: DiskMemory,
 }
 
 /// What a journal holds, read back.
@@ -141,7 +145,40 @@ impl Checker {
         }
     }
 
+    /// What a process tells its peers, and so has to remember ever after.
+    pub fn said(&mut self, node: NodeId, messages: &[Message], claimed: Option<Remembered>) {
+        let memory = &self.nodes.entry(node).or_default().memory;
+        messages.iter().for_each(|message| memory.heard(message));
+        if let Some(Remembered { promised, last_slot }) = claimed {
+            memory.stated(promised, last_slot);
+        }
+    }
+
     // ---- restarts -----------------------------------------------------------------------------
+
+    /// A process introduces itself with what it remembers. Its disk is the true one, whatever was
+    /// cut from it or fell back to an older file: nobody may take it for an older copy.
+    pub fn introduced(&mut self, node: NodeId, process: Process, remembered: Remembered) {
+        let hello = Hello {
+            version_oldest: wire::WIRE_VERSION_OLDEST,
+            version_newest: wire::WIRE_VERSION,
+            cluster: [0; 16],
+            id: node,
+            incarnation: 0,
+            to: node,
+            lane: Lane::Control,
+            starts: process.starts,
+            process: process.nonce,
+            former: process.former,
+            promised: remembered.promised,
+            last_slot: remembered.last_slot,
+        };
+        let memory = &self.nodes.entry(node).or_default().memory;
+        match memory.check(&hello, "its address") {
+            Ok(()) => memory.met(&hello),
+            Err(refusal) => self.fail(format!("its peers refuse {node}: {refusal}")),
+        }
+    }
 
     /// The process is gone, and with it what it had not synced.
     pub fn ended(&mut self, node: NodeId) {

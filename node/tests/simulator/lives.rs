@@ -1,5 +1,6 @@
 //! A machine's lives: starts, refusals, ends.
 
+use node::peers::Remembered;
 use paxos::NodeId;
 
 use super::MS;
@@ -33,6 +34,10 @@ impl Simulation {
                     self.coverage.count(Rare::RotHarmless);
                 }
                 self.trace(|| format!("{node} starts from {snapshot_below}, {found:?}"));
+                let machine = &self.machines[&node];
+                let process = machine.process.as_ref().expect("just started");
+                let remembered = Remembered::of(&process.node.replica);
+                self.checker.introduced(node, machine.started, remembered);
                 self.after_start(node, nonce);
             }
             Err(error) => self.refused(node, &error),

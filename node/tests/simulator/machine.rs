@@ -13,15 +13,17 @@ use journal::{Disk, FaultyDisk, Journal, Options};
 use node::boot;
 use node::clients::SessionId;
 use node::command::ConnectionState;
+use node::identity;
 use node::metrics::Metrics;
 use node::node::{Effects, Node};
+use node::peers::Remembered;
 use node::recovery::{self, Origin, Start};
 use node::resp::{Limits, RequestParser};
 use node::room::Room;
 use node::snapshot::{Done, Files, Job, Jobs, PartSender, Snapshots};
 use node::syncer::{Append, Appender, Order, SyncState};
 use node::wire::{self, Frame, FrameDecoder, PeerFrame};
-use paxos::{Configuration, Envelope, NodeId, Now, Position, Record, Slot};
+use paxos::{Configuration, Envelope, Message, NodeId, Now, Position, Record, Slot};
 
 use crate::broken::{Broken, LyingDisk};
 use crate::chance::Chance;
@@ -39,7 +41,8 @@ pub struct Machine {
     pub snapshots: FaultyDisk,
     pub options: Options,
     pub behaviour: Behaviour,
-    pub starts: u64,
+    /// The last process that was started here, as the disk counts them.
+    pub started: identity::Process,
     pub process: Option<Process>,
     /// It refused to start, as it must: its disk has lost what it had promised to keep.
     pub refused: Option<String>,
@@ -70,6 +73,8 @@ pub struct Process {
     outbox: Outbox,
     effects: Effects,
     synced: Position,
+    /// As in the shell: what the replica remembered at a position that is not synced yet.
+    claim: (Position, Remembered),
     /// A round of appending and syncing is under way.
     pub writing: bool,
     /// A job on a snapshot file is.
@@ -89,11 +94,15 @@ struct Client {
 #[derive(Default)]
 pub struct Turned {
     pub frames: Vec<(NodeId, Bytes)>,
+    /// The messages among them.
+    pub said: Vec<Message>,
     pub records: Vec<Record>,
     /// Behind the records above.
     pub position: Position,
     /// Everything up to here is durable since this turn, as the process believes.
     pub synced: Option<Position>,
+    /// What it says to everybody that it will remember.
+    pub claimed: Option<Remembered>,
     pub notes: Vec<paxos::Note>,
     /// Another turn is wanted at once.
     pub more: bool,
@@ -144,7 +153,7 @@ impl Machine {
             snapshots: disk(seed),
             options,
             behaviour,
-            starts: 0,
+            started: identity::Process { starts: 0, nonce: 0, former: Default::default() },
             process: None,
             refused: None,
             doomed: false,
@@ -170,7 +179,10 @@ impl Machine {
         initial: Configuration,
         broken: Option<Broken>,
     ) -> anyhow::Result<(journal::Recovery, Slot)> {
-        self.starts += 1;
+        let mut former = [0; identity::FORMER_COUNT];
+        former[0] = self.started.nonce;
+        former[1..].copy_from_slice(&self.started.former[..identity::FORMER_COUNT - 1]);
+        self.started = identity::Process { starts: self.started.starts + 1, nonce, former };
         let now = self.now(time_us);
         let lies = |disk: &FaultyDisk, lie: Broken| -> Arc<dyn Disk> {
             match broken == Some(lie) {
@@ -189,7 +201,7 @@ impl Machine {
             granted_us: settings.lease_us,
             settings,
             behaviour: self.behaviour.clone(),
-            first_start: self.starts == 1,
+            first_start: self.started.starts == 1,
             seed: nonce,
         };
         let Start { journal, node, snapshots: kept, snapshot_below, found } =
@@ -215,6 +227,7 @@ impl Machine {
             outbox: Outbox::default(),
             effects: Effects::default(),
             synced: Position(0),
+            claim: (Position(0), Remembered::default()),
             writing: false,
             filing: false,
             last_write_us: time_us,
@@ -366,6 +379,7 @@ impl Process {
             let mut frame = BytesMut::new();
             wire::put_message(&mut frame, &envelope.message, len);
             self.outbox.frames.borrow_mut().push((envelope.to, frame.freeze()));
+            turned.said.push(envelope.message);
         }
         turned.more = std::mem::take(&mut effects.more);
         turned.records = effects.records.clone();
@@ -377,6 +391,11 @@ impl Process {
                 self.node.synced(now, effects.position);
                 turned.synced = Some(effects.position);
             }
+        }
+        let (position, remembered) = self.claim;
+        if position <= self.synced {
+            turned.claimed = Some(remembered);
+            self.claim = (effects.position, Remembered::durable(&self.node.replica));
         }
         for peer in effects.snapshot_for.drain(..) {
             self.snapshots.wanted(now, peer, &self.node, &self.outbox);

@@ -31,6 +31,7 @@ impl Simulation {
             self.checker.synced(node, position);
         }
         self.checker.applied(node, below, hash);
+        self.checker.said(node, &turned.said, turned.claimed);
         if turned.more {
             self.after(5, Event::Turn { node, nonce });
         }

@@ -229,7 +229,7 @@ fn a_newer_format_is_named_and_left_alone() {
     disk.overwrite(active, 0, &page);
     let before = everything(&disk);
     let message = refusal(&disk, "format 9").to_string();
-    assert!(message.contains("format version 9, but this program writes and reads 1"), "{message}");
+    assert!(message.contains("format version 9, but this release writes and reads 1"), "{message}");
     assert!(before == everything(&disk));
 }
 

@@ -88,6 +88,11 @@ impl Replica {
         self.acceptor.first_kept()
     }
 
+    /// All below was given up, and the journal says so. Never above [`Replica::first_kept`].
+    pub fn recorded_trimmed_below(&self) -> Slot {
+        self.recorded_trimmed_below
+    }
+
     /// The highest slot that this node holds an entry of, chosen or not.
     pub fn last_slot(&self) -> Option<Slot> {
         self.acceptor.last_slot()
