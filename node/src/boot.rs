@@ -356,7 +356,7 @@ pub fn settings(behaviour: &Behaviour, id: NodeId, nonce: u64) -> Settings {
 /// What a process on this disk may have granted, however it was configured, with what this one may
 /// grant. The grants themselves are never written down: after a start the node acts as if it had just
 /// given the longest of them.
-fn longest_lease_us(data_dir: &Path, lease_us: u64) -> Result<u64> {
+pub fn longest_lease_us(data_dir: &Path, lease_us: u64) -> Result<u64> {
     let path = data_dir.join(LONGEST_LEASE);
     let former_us = match std::fs::read_to_string(&path) {
         Ok(text) => text.trim().parse().with_context(|| {

@@ -6,9 +6,9 @@
 //! 4  u32 crc32 of the length and of the rest   9  u8  frame kind   14  fields
 //! ```
 //! Journal records carry version, group and kind in the same spirit; the journal itself adds length
-//! and checksum. Fields are laid out by hand, one line each, so that the golden bytes in
-//! `wire/golden_v1.hex` tell when a format changes. A release reads its own version and the one before;
-//! two nodes speak the older of their newest versions; a newer one is an error that says so.
+//! and checksum. Fields are laid out by hand, one line each; the files in `tests/formats` tell when
+//! a format changes. A release reads its own version and the one before; two nodes speak the older
+//! of their newest versions; a newer one is an error that says so.
 //!
 //! Decoding takes bytes from strangers. It never panics, reserves no more than a small multiple of
 //! what has arrived, and refuses a frame longer than [`FRAME_BYTES_MAX`] by its head alone. Large
@@ -374,13 +374,11 @@ fn decode_body(body: Bytes) -> Result<Frame, WireError> {
 
 fn states(input: &mut Input) -> Result<Vec<(Slot, u128)>, WireError> {
     let count = input.count(STATE_LEN, "states")?;
-    let mut states = Vec::with_capacity(count);
-    for _ in 0..count {
+    input.list(count, |input| {
         let slot = value::slot(input, "slot of a state")?;
         let (low, high) = (input.u64("hash of a state")?, input.u64("hash of a state")?);
-        states.push((slot, u128::from(high) << 64 | u128::from(low)));
-    }
-    Ok(states)
+        Ok((slot, u128::from(high) << 64 | u128::from(low)))
+    })
 }
 
 fn check_version(found: u8, oldest: u8, newest: u8) -> Result<(), WireError> {

@@ -145,6 +145,20 @@ impl Input {
         Ok(count)
     }
 
+    /// So many elements, as [`Input::count`] has found that there may be. Room is made for exactly
+    /// those: a list that grows as it is read takes up to three times as much.
+    pub(crate) fn list<T>(
+        &mut self,
+        count: usize,
+        mut element: impl FnMut(&mut Input) -> Result<T, WireError>,
+    ) -> Result<Vec<T>, WireError> {
+        let mut list = Vec::with_capacity(count);
+        for _ in 0..count {
+            list.push(element(self)?);
+        }
+        Ok(list)
+    }
+
     /// A payload: a copy when small, else a slice of the receive buffer ([`COPY_BYTES_MAX`]).
     pub(crate) fn blob(&mut self, what: &'static str) -> Result<Bytes, WireError> {
         let len = self.u32(what)? as usize;

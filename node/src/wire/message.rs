@@ -212,12 +212,12 @@ pub(super) fn message(input: &mut Input) -> Result<Message, WireError> {
 
 fn holds(input: &mut Input) -> Result<Vec<(Slot, Ballot)>, WireError> {
     let count = input.count(HELD_LEN, "entries that a candidate holds")?;
-    (0..count).map(|_| Ok((slot(input, "slot held")?, ballot(input)?))).collect()
+    input.list(count, |input| Ok((slot(input, "slot held")?, ballot(input)?)))
 }
 
 fn values(input: &mut Input) -> Result<Vec<Value>, WireError> {
     let count = input.count(VALUE_LEN_MIN, "chosen values")?;
-    (0..count).map(|_| value(input)).collect()
+    input.list(count, value)
 }
 
 fn promise(input: &mut Input) -> Result<Message, WireError> {
@@ -228,7 +228,7 @@ fn promise(input: &mut Input) -> Result<Message, WireError> {
     let first_unchosen = slot(input, "first unchosen slot")?;
     let wall_ms = input.u64("wall clock")?;
     let count = input.count(PROMISED_ENTRY_LEN_MIN, "promised entries")?;
-    let entries = (0..count).map(|_| promised_entry(input)).collect::<Result<_, _>>()?;
+    let entries = input.list(count, promised_entry)?;
     Ok(Message::Promise { ballot, from_slot, to_slot, entries, first_unchosen, wall_ms })
 }
 
@@ -301,8 +301,6 @@ fn heartbeat(input: &mut Input) -> Result<Heartbeat, WireError> {
     heartbeat.lease_us = input.u64("length of a lease")?;
     heartbeat.asks_grant = input.flag("whether a grant is asked for")?;
     let count = input.count(NODE_ID_LEN, "connected nodes")?;
-    for _ in 0..count {
-        heartbeat.connected.push(NodeId(input.u32("connected node")?));
-    }
+    heartbeat.connected = input.list(count, |input| Ok(NodeId(input.u32("connected node")?)))?;
     Ok(heartbeat)
 }

@@ -1,7 +1,4 @@
-//! Round trips, hostile bytes, limits, and the golden bytes of every format that ever left a
-//! release.
-
-use std::collections::BTreeMap;
+//! Round trips, hostile bytes and limits. The bytes themselves are held in `tests/formats`.
 
 use ::bytes::{BufMut, Bytes, BytesMut};
 use paxos::{
@@ -11,6 +8,12 @@ use paxos::{
 use proptest::prelude::*;
 
 use super::*;
+
+#[allow(dead_code, reason = "not all of it is wanted here")]
+#[path = "../../tests/formats/samples.rs"]
+mod samples;
+
+use samples::{ballot, one_of_each};
 
 fn ballots() -> impl Strategy<Value = Ballot> {
     (any::<u32>(), any::<u64>(), any::<u32>()).prop_map(|(configuration, round, node)| Ballot {
@@ -393,143 +396,4 @@ fn only_large_payloads_are_slices_of_the_receive_buffer() {
         let Value::Batch { payload, .. } = &values[0] else { panic!("another value") };
         assert_eq!(buffer.contains(&payload.as_ptr()), is_slice, "payload of {len} bytes");
     }
-}
-
-fn ballot(round: u64) -> Ballot {
-    Ballot { configuration: 1, round, node: NodeId(2) }
-}
-
-fn a_configuration() -> Value {
-    let member = |role, n: u8| Member {
-        role,
-        incarnation: u64::from(n) << 56 | 0xabc,
-        public_key: vec![n; 32],
-        peer_address: format!("10.0.0.{n}:7380"),
-        client_address: format!("10.0.0.{n}:7379"),
-        http_address: format!("10.0.0.{n}:7381"),
-        name: format!("n{n}"),
-    };
-    let members = BTreeMap::from([
-        (NodeId(1), member(Role::Voter, 1)),
-        (NodeId(2), member(Role::Learner, 2)),
-    ]);
-    Value::Configuration {
-        id: BatchId { incarnation: 3, counter: 4 },
-        configuration: Configuration {
-            number: 5,
-            slot: Slot(70),
-            members,
-            removed: [NodeId(3), NodeId(9)].into(),
-            store_version: 6,
-        },
-    }
-}
-
-fn a_batch() -> Value {
-    let id = BatchId { incarnation: 0x1122_3344_5566_7788, counter: 9 };
-    Value::Batch { id, payload: Bytes::from_static(b"SET k v") }
-}
-
-fn one_of_each() -> Vec<Message> {
-    let entry = |slot, accepted, value| PromisedEntry { slot: Slot(slot), accepted, value };
-    vec![
-        Message::Prepare {
-            ballot: ballot(7),
-            from_slot: Slot(3),
-            holds: vec![(Slot(4), ballot(6))],
-            release: Some(ballot(6)),
-        },
-        Message::Promise {
-            ballot: ballot(7),
-            from_slot: Slot(5),
-            to_slot: Some(Slot(8)),
-            first_unchosen: Slot(5),
-            entries: vec![
-                entry(5, Accepted::Under(ballot(4)), Some(a_batch())),
-                entry(6, Accepted::Chosen, Some(Value::Noop)),
-                entry(7, Accepted::Under(ballot(6)), None),
-            ],
-            wall_ms: 1_700_000_000_123,
-        },
-        Message::Nack { ballot: ballot(7), promised: ballot(8) },
-        Message::Behind { ballot: ballot(7), first_kept: Slot(9), first_unchosen: Slot(11) },
-        Message::Accept { ballot: ballot(7), slot: Slot(12), value: a_batch(), hint: Slot(10) },
-        Message::Accepted { ballot: ballot(7), slot: Slot(12), first_unchosen: Slot(10) },
-        Message::Heartbeat(Heartbeat {
-            sequence: 100,
-            echo: 99,
-            echo_age_us: 1234,
-            promised: ballot(7),
-            leading: Some(ballot(7)),
-            happy_with: Some(NodeId(2)),
-            can_accept: true,
-            quorum_connected: false,
-            connected: vec![NodeId(1), NodeId(3)],
-            first_unchosen: Slot(10),
-            hint: Slot(9),
-            priority: 50,
-            lease_us: 100_000,
-            asks_grant: true,
-        }),
-        Message::Ping,
-        Message::Chosen { first: Slot(5), values: vec![a_batch(), Value::Noop, a_configuration()] },
-        Message::Learned { first_unchosen: Slot(8) },
-        Message::CatchUp { first_unchosen: Slot(8) },
-        Message::Confirm { ballot: ballot(7), round: 21 },
-        Message::Confirmed { ballot: ballot(7), round: 21 },
-        Message::Grant { ballot: ballot(7), sequence: 100, length_us: 100_000 },
-        Message::Release { ballot: ballot(7), first_unchosen: Slot(10) },
-        Message::ReadIndex { read: 33 },
-        Message::ReadFrom { read: 33, slot: Some(Slot(9)) },
-    ]
-}
-
-/// Today's bytes, one line each: name, hex. A line that changes is a new version of the format,
-/// not an edit; lines of versions that are still read stay for ever.
-#[test]
-fn golden_frames_and_records() {
-    let mut lines = Vec::new();
-    let mut frame = |name: &str, frame: Frame| {
-        let bytes = encode(&frame);
-        let decoded = decode_in_pieces(&bytes, 1 << 20).expect("decode");
-        assert_eq!(decoded, [frame], "{name}");
-        lines.push((format!("frame {name}"), bytes.to_vec()));
-    };
-    for message in one_of_each() {
-        frame(message.kind(), Frame::Peer(PeerFrame::Paxos(message)));
-    }
-    frame("snapshot", Frame::Peer(PeerFrame::Snapshot(Bytes::from_static(b"opaque"))));
-    let states = vec![(Slot(64), 1 << 100 | 7), (Slot(128), 9)];
-    frame("states", Frame::Peer(PeerFrame::States(states)));
-    frame("keep_alive", Frame::KeepAlive);
-    frame("durable", Frame::Durable { promised: ballot(7), last_slot: Slot(12) });
-    frame("hello", Frame::Hello(hello()));
-    frame("welcome", Frame::Welcome(hello()));
-    frame("refused", Frame::Refused(Refusal::new(RefusalCode::WrongIncarnation, "who are you?")));
-    let Value::Configuration { configuration, .. } = a_configuration() else { unreachable!() };
-    for (name, record) in [
-        ("promised", Record::Promised(ballot(7))),
-        ("accepted", Record::Accepted { slot: Slot(4), ballot: ballot(7), value: a_batch() }),
-        ("chosen", Record::Chosen { slot: Slot(4), value: a_configuration() }),
-        ("configuration", Record::Configuration(configuration)),
-        ("chosen_range", Record::ChosenRange { from: Slot(2), below: Slot(4) }),
-        ("trimmed_below", Record::TrimmedBelow(Slot(4))),
-    ] {
-        let mut bytes = Vec::new();
-        encode_record(&record, &mut bytes);
-        assert_eq!(decode_record(Bytes::from(bytes.clone())), Ok(record));
-        lines.push((format!("record {name}"), bytes));
-    }
-    let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
-    let today =
-        lines.iter().map(|(name, bytes)| format!("{name} {}\n", hex(bytes))).collect::<String>();
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/src/wire/golden_v1.hex");
-    if std::env::var_os("UPDATE_GOLDEN").is_some() {
-        std::fs::write(path, &today).expect("write golden file");
-    }
-    let golden = std::fs::read_to_string(path).expect("read golden file");
-    for (ours, theirs) in today.lines().zip(golden.lines()) {
-        assert_eq!(ours, theirs, "a format changed without a new version");
-    }
-    assert_eq!(today, golden);
 }
