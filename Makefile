@@ -18,7 +18,7 @@ BIN    := target/release
 CTL    := $(BIN)/paxosctl
 
 .PHONY: help compile clean run soak up gen down kill show ssh_up ssh_down ssh_show test bench sim \
-        lab_up lab_down monitor_up monitor_down check mutants model
+        lab_up lab_down monitor_up monitor_down check mutants model fuzz
 
 help: ## this list
 	@sed -n 's/^\([a-z_]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null \
@@ -106,6 +106,9 @@ model: ## STATES=n states of each model of the protocol, breadth first (0: all)
 
 mutants: ## break the protocol's rules one by one and show what catches each
 	cargo test --locked -p paxos --features mutants --test mutants -- --nocapture
+
+fuzz: ## SECONDS of fuzzing at TARGET=resp, wire, journal, snapshot, inventory, … (needs cargo-fuzz)
+	@.ci/fuzz '$(if $(filter command line,$(origin TARGET)),$(TARGET))' '$(or $(SECONDS),60)'
 
 check: ## format, lints, docs
 	cargo fmt --all --check
