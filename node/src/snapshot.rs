@@ -177,11 +177,12 @@ impl Snapshots {
         links: &dyn PartSender,
         journal_bytes: u64,
     ) -> Option<Slot> {
+        // What an earlier tick has given up: the record of that was handed to the sync thread in the
+        // turn between, so it is synced before a segment goes.
+        let trim_below = self.trim_below.take();
         while let Some(done) = self.worker.next_done() {
             self.on_done(now, done, node, links);
         }
-        // The record of the trim was handed to the sync thread in the turn before this tick.
-        let trim_below = self.trim_below.take();
         // The sender may have gone away, and the log may have come as far by another way.
         self.installing = self.installing.take().filter(|stream| {
             stream.below > node.first_unapplied()
@@ -267,6 +268,8 @@ impl Snapshots {
                 }
                 outgoing.progress_us = now.mono_us;
                 outgoing.acked = bytes.min(outgoing.total);
+                // A stream that was cut off goes on where it was: the rest is there already.
+                outgoing.sent = outgoing.sent.max(outgoing.acked);
                 if outgoing.acked < outgoing.sent
                     && bytes < outgoing.sent - WINDOW_BYTES.min(outgoing.sent)
                 {

@@ -328,6 +328,10 @@ impl SegmentReader {
         if header.number != number {
             return Err(corrupt(format!("the header of segment {}", header.number)));
         }
+        if !(1..=number).contains(&header.first) {
+            let first = header.first;
+            return Err(corrupt(format!("a header that needs segment {first} before this one")));
+        }
         if header.file_bytes != file_bytes {
             let was = header.file_bytes;
             return Err(corrupt(format!("the file has {file_bytes} bytes instead of {was}, seen")));

@@ -71,6 +71,39 @@ fn a_snapshot_that_finds_no_room_leaves_nothing() {
     assert!(matches!(done[..], [Done::Written { below: Slot(70), .. }]));
 }
 
+/// PITFALLS 70: the source of an install is lost half-way, and what the next one has is older. It is
+/// taken all the same: the other half of the newer one may never come.
+#[test]
+fn an_older_snapshot_of_another_peer_takes_the_place_of_half_a_newer_one() {
+    let source = FaultyDisk::new(1);
+    let mut files = Files::new(Arc::new(source.clone()));
+    let done: Vec<Done> =
+        jobs(Slot(50), 300_000).into_iter().filter_map(|job| files.work(job)).collect();
+    assert!(matches!(done[..], [Done::Written { .. }]));
+    let name = names(&source).pop().expect("the file");
+    let whole = Bytes::from(source.contents(&name));
+
+    let disk = FaultyDisk::new(2);
+    let mut files = Files::new(Arc::new(disk.clone()));
+    let part = |from, below, total, offset, bytes| Job::Receive {
+        from: NodeId(from),
+        below: Slot(below),
+        offset,
+        total,
+        bytes,
+    };
+    let half = Bytes::from(vec![1; 1_000]);
+    let received = files.work(part(1, 60, 8 << 20, 0, half));
+    assert!(matches!(received, Some(Done::Received { have: 1_000, .. })));
+    let total = whole.len() as u64;
+    let (head, tail) = (whole.slice(..100_000), whole.slice(100_000..));
+    let received = files.work(part(2, 50, total, 0, head));
+    assert!(matches!(received, Some(Done::Received { have: 100_000, .. })));
+    let installed = files.work(part(2, 50, total, 100_000, tail));
+    assert!(matches!(installed, Some(Done::Installed { below: Slot(50), .. })));
+    assert_eq!(names(&disk), [name]);
+}
+
 /// PITFALLS 6, 7: the log is trimmed on the word of a named file, so none gets its name unread.
 #[test]
 fn a_snapshot_that_does_not_read_back_gets_no_name() {

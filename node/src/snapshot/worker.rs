@@ -200,11 +200,8 @@ impl Files {
             (incoming.from, incoming.below, incoming.total) == (from, below, total)
         };
         if !self.incoming.as_ref().is_some_and(fits) {
-            let newer = self.incoming.as_ref().is_none_or(|incoming| below >= incoming.below);
-            if !newer {
-                return Ok(Done::Received { from, below, have: 0 });
-            }
-            // The former goes first: there may be room for one only.
+            // The core takes one stream in at a time, so whatever else is here has ended, be it newer:
+            // its sender may be gone for ever. It goes first, as there may be room for one only.
             self.incoming = None;
             self.incoming = Some(Incoming::create(&self.disk, from, below, total).map_err(text)?);
         }

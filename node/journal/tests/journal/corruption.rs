@@ -233,6 +233,24 @@ fn a_newer_format_is_named_and_left_alone() {
     assert!(before == everything(&disk));
 }
 
+// PITFALLS 58: found by the fuzzer. Whoever wrote that, nothing may be let go of on its word: a segment
+// that says that only later ones are needed would go itself.
+#[test]
+fn a_header_that_needs_later_segments_only_lets_go_of_nothing() {
+    for first in [0_u64, 1_000, u64::MAX] {
+        let Sample { disk, active, .. } = sample();
+        let mut page = disk.contents(active)[..60].to_vec();
+        page[48..56].copy_from_slice(&first.to_le_bytes());
+        let crc = crc32fast::hash(&page[..56]);
+        page[56..60].copy_from_slice(&crc.to_le_bytes());
+        disk.overwrite(active, 0, &page);
+        let before = everything(&disk);
+        let message = refusal(&disk, "needs later ones").to_string();
+        assert!(message.contains(&format!("needs segment {first} before")), "{message}");
+        assert!(before == everything(&disk));
+    }
+}
+
 // PITFALLS 61: unreadable is neither empty nor the end.
 #[test]
 fn a_byte_that_cannot_be_read_stops_the_opening() {
