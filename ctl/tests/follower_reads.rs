@@ -9,7 +9,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
-use common::{SOON, TestCluster, call, skipped, start, until};
+use common::{SOON, TestCluster, call, show, skipped, start, until};
 use config::FollowerReads;
 use proof::client::Client;
 use proof::resp::Reply;
@@ -75,7 +75,7 @@ async fn through_a_leader_change(name: &str, mut command: Command) {
     let status = tokio::time::timeout(PATIENCE, child.wait()).await;
     assert!(status.expect("it ends").unwrap().success(), "{name}");
     let followed = reads_at_followers(&cluster);
-    eprintln!("{name}: {followed} of {ROUNDS} reads at followers");
+    show(&format!("{name}: {followed} of {ROUNDS} reads at followers"));
     assert!(followed > ROUNDS / 4, "{followed} reads at followers");
 }
 

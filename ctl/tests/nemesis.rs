@@ -85,10 +85,11 @@ fn what_clients_saw_was_possible_whatever_struck() {
 
     let succeeded = judge::succeeded(&history);
     show(&format!(
-        "succeeded: {succeeded:?}; unknown {}; sent again through ONCE {}; states equal at \
+        "succeeded: {succeeded:?}; unknown {}; sent again through ONCE {}; read anywhere {}; states equal at \
          {compared} slots; {led} ballots led; {} nodes in all",
         history.unknown_count(),
         shared.repeated(),
+        shared.followed(),
         fleet.all.len()
     ));
     assert_eq!(shared.strange(), Vec::<String>::new(), "answers that their command does not have");
@@ -106,6 +107,8 @@ fn what_clients_saw_was_possible_whatever_struck() {
     }
     let idle: Vec<&Fault> = Fault::ALL.iter().filter(|fault| !acted.contains(fault)).collect();
     assert!(idle.is_empty(), "unknown: these faults were never seen to act: {idle:?}");
+    let followed = shared.followed();
+    assert!(followed >= OK_MIN as u64, "unknown: only {followed} reads at any node succeeded");
     assert!(led > 3, "unknown: only {led} ballots were led");
     lies_are_found(&history);
     meddling_is_found(&fleet, &shared, &target, history);

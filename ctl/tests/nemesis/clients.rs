@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use proof::client::{Client, Fate, Target};
 use proof::commands;
+use proof::connection::Connection;
 use proof::history::{Action, Answer, History, Operation, Outcome};
 use proof::once::{OnceClient, OnceError};
 use proof::resp::Reply;
@@ -32,9 +33,10 @@ enum Kind {
     Counters,
     Transactions,
     Once,
+    Followers,
 }
 
-const KINDS: [Kind; 12] = [
+const KINDS: [Kind; 14] = [
     Kind::Registers,
     Kind::Registers,
     Kind::Registers,
@@ -47,6 +49,8 @@ const KINDS: [Kind; 12] = [
     Kind::Transactions,
     Kind::Once,
     Kind::Once,
+    Kind::Followers,
+    Kind::Followers,
 ];
 
 /// What all clients share.
@@ -57,6 +61,8 @@ pub(crate) struct Shared {
     /// Replies of a kind that the command does not have.
     strange: std::sync::Mutex<Vec<String>>,
     repeated: AtomicU64,
+    /// Reads that a node answered which a client had picked by chance.
+    followed: AtomicU64,
 }
 
 impl Shared {
@@ -71,6 +77,11 @@ impl Shared {
     /// How often a write was sent again through ONCE.
     pub(crate) fn repeated(&self) -> u64 {
         self.repeated.load(SeqCst)
+    }
+
+    /// How many reads were answered by whichever node was asked.
+    pub(crate) fn followed(&self) -> u64 {
+        self.followed.load(SeqCst)
     }
 
     pub(crate) fn strange(&self) -> Vec<String> {
@@ -95,6 +106,7 @@ impl Clients {
             writes_ok: AtomicU64::new(0),
             strange: Default::default(),
             repeated: AtomicU64::new(0),
+            followed: AtomicU64::new(0),
         });
         let mut tasks = JoinSet::new();
         for (index, kind) in KINDS.into_iter().enumerate() {
@@ -168,6 +180,7 @@ impl Worker {
                 Kind::Registers => self.register().await,
                 Kind::Counters => self.counter().await,
                 Kind::Transactions => self.transaction().await,
+                Kind::Followers => self.read_anywhere(&target).await,
                 Kind::Once => once = self.write_once(once, &target).await,
             }
             let pause = Duration::from_millis(self.rng.random_range(0..THINKS_MS));
@@ -255,6 +268,30 @@ impl Worker {
         };
         self.record(key, action, invoked_ns, fate);
         once
+    }
+
+    /// A read at a node picked by chance, which is no less fresh than one at the leader.
+    async fn read_anywhere(&mut self, target: &Target) {
+        let key = match self.rng.random_bool(0.5) {
+            true => self.key("r", 3),
+            false => self.key("c", 2),
+        };
+        let address = &target.nodes[self.rng.random_range(0..target.nodes.len())];
+        let Ok(mut connection) = Connection::open(address, target.patience).await else { return };
+        if connection.call(&[b"READONLY"]).await.is_err() {
+            return;
+        }
+        // A few on one connection, so that some wait while a fault strikes.
+        for _ in 0..20 {
+            let invoked_ns = self.shared.now_ns();
+            let Ok(reply) = connection.call(&[b"GET", &key]).await else { return };
+            if reply.error_word().is_some() {
+                return;
+            }
+            self.shared.followed.fetch_add(1, SeqCst);
+            self.record(key.clone(), Action::Get, invoked_ns, Fate::Done(reply));
+            tokio::time::sleep(Duration::from_millis(self.rng.random_range(0..THINKS_MS))).await;
+        }
     }
 
     async fn one(&mut self, key: Bytes, action: Action) {

@@ -7,8 +7,8 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use config::{
-    Behaviour, ClientSecurity, Listen, MemberConfig, Members, NodeConfig, PeerSecurity, Role,
-    Security, Trace,
+    Behaviour, ClientSecurity, FollowerReads, Listen, MemberConfig, Members, NodeConfig,
+    PeerSecurity, Role, Security, Trace,
 };
 use ctl::local::{random_uuid, status};
 use monitoring::status::{MemberRole, NodeStatus, Role as Now};
@@ -138,6 +138,7 @@ impl Fleet {
             command_bytes_max: 64 << 10,
             segment_bytes: 256 << 10,
             snapshot_every_bytes: 1 << 20,
+            follower_reads: FollowerReads::Linearizable,
             ..Behaviour::default()
         };
         let config = NodeConfig {
