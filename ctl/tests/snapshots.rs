@@ -263,8 +263,13 @@ async fn endless_overwrites_leave_memory_and_disk_flat() {
     for stretch in 1..=STRETCHES {
         let mut peak = [0; 3];
         while seen.iter().any(|(_, taken)| *taken < stretch * SNAPSHOTS_A_STRETCH) {
-            overwrite(&mut client, KEYS, 1, b'a' + stretch as u8).await;
-            written_mib += 1;
+            overwrite(&mut client, KEYS, 8, b'a' + stretch as u8).await;
+            written_mib += 8;
+            // Writers that run ahead of a loaded machine's snapshots say nothing about what is kept.
+            until("a snapshot on each node", async || {
+                seen.iter().zip(&dirs).all(|(seen, dir)| newest(dir) > seen.0)
+            })
+            .await;
             for ((node, dir), seen) in cluster.nodes.iter().zip(&dirs).zip(&mut seen) {
                 let now = [
                     resident_bytes(node.pid().unwrap()),
@@ -292,7 +297,7 @@ async fn endless_overwrites_leave_memory_and_disk_flat() {
     // The first two stretches warm up: how far writers run ahead of a snapshot depends on the machine.
     // A node that kept what it should let go of would have grown since by all that was written.
     let written = written_mib * MIB as u64 * (STRETCHES - 2) / STRETCHES;
-    let slack = [written / 3, written / 4, 8 << 20];
+    let slack = [written / 2, written / 3, 8 << 20];
     assert!(written > 60 << 20, "{written} bytes are too few to show anything");
     let warm: Vec<u64> = (0..3).map(|kind| figures[0][kind].max(figures[1][kind])).collect();
     for peak in &figures[2..] {
