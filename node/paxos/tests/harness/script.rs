@@ -9,6 +9,8 @@
 //! cluster nodes=3 learners=1 spares=1 strategy=highest-id window=4 chunk=1 disk=manual leader=1
 //!   lease=100 speeds=890000,1110000     leases of 100 ms; how fast the nodes' clocks run, in ppm
 //!   plain=2,3                           nodes that take no part in leases
+//!   timing=wan delay=100 slow=3:150     the longer timing; how many milliseconds messages travel
+//!                                       in `run`, and those from and to n3 besides
 //! campaign 2               n2 begins phase 1
 //! propose 1 x              a client writes x at n1
 //! read 1                   a client reads at n1
@@ -34,15 +36,29 @@
 //! status                   what each node promises, holds and knows
 //! ```
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
-use paxos::{Change, ElectionStrategy, Envelope, Member, Message, NodeId, Refusal, Settings};
+use paxos::{
+    Change, ElectionStrategy, Envelope, Member, Message, NodeId, Refusal, Settings, Timing,
+};
 
 use super::cluster::{Cluster, Look};
 use super::describe;
 use super::foul::Foul;
 
 const MS: u64 = 1_000;
+
+/// As in the preset `wan`.
+const WAN: Timing = Timing {
+    heartbeat_us: 100 * MS,
+    silence_us: 1_000 * MS,
+    silence_jitter_us: 300 * MS,
+    takeover_rank_us: 75 * MS,
+    phase1_us: 1_200 * MS,
+    phase1_us_max: 5_000 * MS,
+    resend_us: 600 * MS,
+    stalled_us: 2_000 * MS,
+};
 
 /// One block of a script.
 #[derive(Debug)]
@@ -123,6 +139,9 @@ struct Stage {
     cut: BTreeSet<(NodeId, NodeId)>,
     paused: BTreeSet<NodeId>,
     syncs_by_itself: bool,
+    /// How long a message travels while time passes, and how much longer from and to some nodes.
+    delay_us: u64,
+    slow_us: BTreeMap<NodeId, u64>,
     /// Reads whose lease is not checked yet.
     looks: Vec<Look>,
     foul: Option<Foul>,
@@ -136,6 +155,8 @@ impl Stage {
             cut: BTreeSet::new(),
             paused: BTreeSet::new(),
             syncs_by_itself: true,
+            delay_us: 0,
+            slow_us: BTreeMap::new(),
             looks: Vec::new(),
             foul,
         }
@@ -267,6 +288,9 @@ impl Stage {
                 list.split(',').any(|node| number(node, "") == u64::from(id.0))
             });
             settings.lease_us = if is_plain { 0 } else { MS * value("lease=", 0) };
+            if option("timing=") == Some("wan") {
+                settings.timing = WAN;
+            }
             settings.limits.window_slots = value("window=", 256);
             settings.limits.chunk_bytes = value("chunk=", 256 << 10) as usize;
             if option("strategy=") == Some("highest-id") {
@@ -298,6 +322,10 @@ impl Stage {
             self.say(format!("{leader} leads"));
         }
         self.syncs_by_itself = option("disk=") != Some("manual");
+        self.delay_us = MS * value("delay=", 0);
+        let slow = option("slow=").and_then(|text| text.split_once(':'));
+        self.slow_us
+            .extend(slow.map(|(node, ms)| (NodeId(number(node, "") as u32), MS * number(ms, ""))));
     }
 
     fn propose(&mut self, id: NodeId, payload: &str) {
@@ -470,8 +498,12 @@ impl Stage {
             self.pick_up();
             self.sync_all();
             let paused = self.paused.clone();
-            let due =
-                |at_us: u64, envelope: &Envelope| at_us < now_us && !paused.contains(&envelope.to);
+            let (delay_us, slow_us) = (self.delay_us, self.slow_us.clone());
+            let due = |at_us: u64, envelope: &Envelope| {
+                let ends = [envelope.from, envelope.to];
+                let slow_us: u64 = ends.iter().filter_map(|end| slow_us.get(end)).sum();
+                at_us + delay_us + slow_us < now_us && !paused.contains(&envelope.to)
+            };
             let waiting = std::mem::take(&mut self.network);
             let (arriving, left): (Vec<_>, Vec<_>) =
                 waiting.into_iter().partition(|(at_us, envelope)| due(*at_us, envelope));
