@@ -33,8 +33,9 @@ use crate::agreement::{Agreement, Contradiction, State};
 use crate::batch::BatchBuilder;
 use crate::clients::{Clients, Sequence, SessionId};
 use crate::clock::LogClock;
+use crate::command::Work;
 use crate::membership::Verdict;
-use crate::store::{SnapshotHead, Store};
+use crate::store::{KeySearch, SnapshotHead, Store};
 use crate::transactions::Exec;
 
 /// What a turn asks of the world.
@@ -94,8 +95,7 @@ struct WaitingRead {
     session: SessionId,
     sequence: Sequence,
     hash_slot: u16,
-    /// Its work is not to be seen from the length of its reply.
-    is_heavy: bool,
+    work: Work,
     path: ReadPath,
     argv: Vec<Bytes>,
 }
@@ -151,6 +151,8 @@ pub struct Node {
     reads_under_way: BTreeMap<ReadId, Vec<WaitingRead>>,
     /// Reads that a round has confirmed, served in order as far as each turn's budget goes.
     confirmed: VecDeque<WaitingRead>,
+    /// Reads that take several turns, a slice of one of them in each.
+    searches: VecDeque<(WaitingRead, KeySearch)>,
     next_read: u64,
     /// Not leading, and as new as the leader said that it is: once since the start.
     was_up_to_date: bool,
@@ -179,6 +181,8 @@ const VALUES_PENDING_MAX: u32 = 256;
 /// Reads are served in one turn until their replies come to so many bytes; the next turn goes on,
 /// after whatever has come in (heartbeats do not wait for somebody's reading, PITFALLS 46).
 const READ_BYTES_A_TURN: usize = 4 << 20;
+/// Keys that a turn of `KEYS` looks at.
+const SEARCH_KEYS_A_TURN: usize = 4_096;
 /// With this many slots in flight a small batch waits for company: fewer, larger slots carry more.
 const SLOTS_BEFORE_WAITING: u64 = 4;
 /// A deposed leader's clients wait this long for the log's verdict before they are cut off.
@@ -218,6 +222,7 @@ impl Node {
             reads: Vec::new(),
             reads_under_way: BTreeMap::new(),
             confirmed: VecDeque::new(),
+            searches: VecDeque::new(),
             next_read,
             was_up_to_date: false,
             first_unapplied,
@@ -306,7 +311,8 @@ impl Node {
             }
             self.retry_held(now);
         }
-        effects.more = read_bytes == 0 && !self.confirmed.is_empty();
+        let searched = self.search_on(now);
+        effects.more = searched || (read_bytes == 0 && !self.confirmed.is_empty());
         effects.position = self.position;
         effects.dirty.extend(self.clients.take_dirty());
     }
@@ -467,7 +473,10 @@ impl Node {
 
     /// Batches and reads that wait for the others.
     pub fn pending_count(&self) -> usize {
-        self.in_flight.len() + self.reads_under_way.len() + usize::from(!self.confirmed.is_empty())
+        self.in_flight.len()
+            + self.reads_under_way.len()
+            + usize::from(!self.confirmed.is_empty())
+            + self.searches.len()
     }
 
     /// The replica and where its output goes, for the snapshots' trimming and installing.

@@ -34,7 +34,7 @@ pub use context::{ConnectionState, Door, Identity, Member, Role, ServerView, Use
 pub use keyslot::{HASH_SLOTS, hash_slot};
 pub use once::carried;
 pub use operation::{Operation, Read, Write};
-pub use spec::{Answer, Class, Group, Handler, Keys, OldValue, ParseRead, ParseWrite, Spec};
+pub use spec::{Answer, Class, Group, Handler, Keys, OldValue, ParseRead, ParseWrite, Spec, Work};
 pub use strings::NOT_A_FLOAT;
 
 use crate::resp::Reply;

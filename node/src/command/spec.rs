@@ -97,13 +97,22 @@ pub struct Spec {
     pub summary: &'static str,
     pub handler: Handler,
     pub subcommands: &'static [Spec],
-    /// A read whose work is not to be seen from the length of its reply.
-    pub is_heavy: bool,
+    pub work: Work,
     /// A read whose answer hangs on the leader's clock, which runs between the entries of the log.
     pub needs_clock: bool,
     /// A write that makes a value longer than its arguments are.
     pub extends_value: bool,
     pub old_value: OldValue,
+}
+
+/// What a read costs, as far as the length of its reply does not say it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Work {
+    Little,
+    /// So much that it is the last of its turn.
+    ATurn,
+    /// So much that a turn does a slice of it.
+    Slices,
 }
 
 /// Whether a write answers with the value that it found.
@@ -220,7 +229,7 @@ impl Spec {
             summary: "",
             handler,
             subcommands: &[],
-            is_heavy: false,
+            work: Work::Little,
             needs_clock: false,
             extends_value: false,
             old_value: OldValue::Never,
@@ -266,8 +275,8 @@ impl Spec {
         self
     }
 
-    pub(in crate::command) const fn heavy(mut self) -> Spec {
-        self.is_heavy = true;
+    pub(in crate::command) const fn work(mut self, work: Work) -> Spec {
+        self.work = work;
         self
     }
 

@@ -6,9 +6,13 @@ use std::collections::VecDeque;
 use paxos::{BatchId, Now, Slot, Value};
 use rand::RngCore;
 
-use super::{HASH_EVERY_SLOTS, Item, ItemKind, Node, ReadPath, VERDICT_US_MAX, WaitingRead};
+use super::{
+    HASH_EVERY_SLOTS, Item, ItemKind, Node, ReadPath, SEARCH_KEYS_A_TURN, VERDICT_US_MAX,
+    WaitingRead,
+};
 use crate::batch::Batch;
 use crate::clients::{Held, Session};
+use crate::command::Work;
 use crate::membership::Verdict;
 use crate::resp::Reply;
 use crate::store::{Applying, Reading};
@@ -130,12 +134,17 @@ impl Node {
                 postponed.push_back(read);
                 continue;
             }
-            let (session, is_heavy, before) = (read.session, read.is_heavy, client.reply_bytes());
+            let (session, work, before) = (read.session, read.work, client.reply_bytes());
+            if work == Work::Slices {
+                postponed.extend(self.begin_search(now, reading, read));
+                continue;
+            }
             self.serve_read(now, reading, read);
             let after = self.clients.get(session).map_or(before, Session::reply_bytes);
             let spent = after.saturating_sub(before) + READ_BYTES_LEAST;
             // Its work says nothing about its reply: the last of this turn.
-            *bytes_left = if is_heavy { 0 } else { bytes_left.saturating_sub(spent) };
+            let is_last = work == Work::ATurn;
+            *bytes_left = if is_last { 0 } else { bytes_left.saturating_sub(spent) };
         }
         postponed.append(&mut self.confirmed);
         self.confirmed = postponed;
@@ -159,6 +168,57 @@ impl Node {
         true
     }
 
+    fn answer_read(&mut self, read: &WaitingRead, reply: &Reply) {
+        *match read.path {
+            ReadPath::Lease => &mut self.counts.reads_leased,
+            ReadPath::Round => &mut self.counts.reads_served,
+            ReadPath::Follower { .. } => &mut self.counts.reads_followed,
+            ReadPath::Stale => &mut self.counts.reads_stale,
+        } += 1;
+        self.clients.complete(read.session, read.sequence, reply);
+    }
+
+    /// Begins a read that takes several turns; gives it back if the log has to come further first.
+    fn begin_search(
+        &mut self,
+        now: Now,
+        reading: Reading,
+        read: WaitingRead,
+    ) -> Option<WaitingRead> {
+        match self.store.begin_search(reading, &read.argv[1]) {
+            Ok(search) => self.searches.push_back((read, search)),
+            Err(_past_deadline) if self.clock.is_none() => self.redirect_reads(now, vec![read]),
+            Err(_past_deadline) => {
+                self.mark_wanted = true;
+                return Some(read);
+            }
+        }
+        None
+    }
+
+    /// A slice of the search whose turn it is; false where there is none that may go on.
+    pub(super) fn search_on(&mut self, now: Now) -> bool {
+        for _ in 0..self.searches.len() {
+            let Some((read, mut search)) = self.searches.pop_front() else { break };
+            let Some(client) = self.clients.get_mut(read.session) else { continue };
+            if !client.takes_replies() {
+                self.searches.push_back((read, search));
+                continue;
+            }
+            match self.store.search_on(&mut search, SEARCH_KEYS_A_TURN) {
+                None => self.searches.push_back((read, search)),
+                Some(reply) => {
+                    client.reads_pending -= 1;
+                    self.answer_read(&read, &reply);
+                    // What its connection has sent behind it need wait no longer.
+                    self.retry_held(now);
+                }
+            }
+            return true;
+        }
+        false
+    }
+
     fn serve_read(&mut self, now: Now, reading: Reading, read: WaitingRead) {
         let arguments: Vec<&[u8]> = read.argv.iter().map(|argument| &argument[..]).collect();
         let result = self.store.read(reading, &arguments);
@@ -166,13 +226,7 @@ impl Node {
         match result {
             Ok(reply) => {
                 client.reads_pending -= 1;
-                *match read.path {
-                    ReadPath::Lease => &mut self.counts.reads_leased,
-                    ReadPath::Round => &mut self.counts.reads_served,
-                    ReadPath::Follower { .. } => &mut self.counts.reads_followed,
-                    ReadPath::Stale => &mut self.counts.reads_stale,
-                } += 1;
-                self.clients.complete(read.session, read.sequence, &reply);
+                self.answer_read(&read, &reply);
             }
             // The key's time is up, but the log does not say so yet: the read takes a place in the
             // log, behind a time mark. A node that no longer leads has no log to take a place in.

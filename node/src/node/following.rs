@@ -55,7 +55,7 @@ impl Node {
             session,
             sequence,
             hash_slot: spec.keys(argv).next().map_or(0, command::hash_slot),
-            is_heavy: spec.is_heavy,
+            work: spec.work,
             path,
             argv: argv.iter().map(|argument| Bytes::copy_from_slice(argument)).collect(),
         };

@@ -8,7 +8,7 @@ use super::{
     WaitingRead,
 };
 use crate::clients::{Held, Request, Sequence, SessionId};
-use crate::command::{self, Class, Operation, Spec};
+use crate::command::{self, Class, Operation, Spec, Work};
 use crate::metrics::Op;
 use crate::resp::Reply;
 
@@ -101,10 +101,14 @@ impl Node {
         if !is_write && client.writes_pending == 0 {
             client.reads_pending += 1;
             let argv = argv.iter().map(|argument| Bytes::copy_from_slice(argument)).collect();
-            let is_heavy = spec.is_heavy;
+            let work = spec.work;
             let path = ReadPath::Round;
-            self.reads.push(WaitingRead { session, sequence, hash_slot, is_heavy, path, argv });
+            self.reads.push(WaitingRead { session, sequence, hash_slot, work, path, argv });
             return true;
+        }
+        // What takes several turns has no place in a batch: it waits until the batch is applied.
+        if spec.work == Work::Slices {
+            return false;
         }
         // A write must not be seen by the reads before it, and the batch has its limits.
         if client.reads_pending > 0 || full {

@@ -317,3 +317,87 @@ fn a_read_in_flight_while_the_process_stood_still_is_not_served_by_the_lease() {
         assert_eq!(asks_a_quorum, !in_time, "stopped for {stopped_us} µs");
     }
 }
+
+/// `KEYS` over many keys goes on turn by turn: heartbeats and the commands of others come between
+/// (PITFALLS 46), its own connection's do not overtake it.
+#[test]
+fn keys_are_searched_in_slices() {
+    const KEYS: usize = 30_000;
+    let mut desk = Desk::new(1);
+    desk.pass(500_000);
+    let (one, other) = (desk.connect(), desk.connect());
+    for first in (0..KEYS).step_by(1_000) {
+        let keys: Vec<String> = (first..first + 1_000).map(|key| format!("key{key}")).collect();
+        let pairs = keys.iter().flat_map(|key| [key.as_bytes(), b"v"]);
+        let words: Vec<&[u8]> = [&b"MSET"[..]].into_iter().chain(pairs).collect();
+        desk.ask(one, &words);
+        desk.turn();
+    }
+    desk.read(one);
+    // Behind a write of its own, which it has to see, and before one that it must not see.
+    desk.ask(one, &[b"SET", b"key-own", b"v"]);
+    desk.ask(one, &[b"KEYS", b"key*"]);
+    desk.ask(one, &[b"SET", b"key-late", b"v"]);
+    let mut turns = 0;
+    let mut replies = Vec::new();
+    while replies.len() < 1_000 {
+        turns += 1;
+        assert!(turns < 100, "it goes on");
+        desk.ask(other, &[b"INCR", b"turns"]);
+        desk.effects.records.clear();
+        desk.node.turn(desk.now, &mut desk.effects);
+        desk.node.synced(desk.now, desk.effects.position);
+        desk.node.turn(desk.now, &mut desk.effects);
+        assert_eq!(desk.read(other), format!(":{turns}\r\n").into_bytes());
+        replies.extend(desk.read(one));
+    }
+    assert!(turns > 3, "{turns} turns");
+    let text = String::from_utf8(replies).expect("text");
+    assert!(text.starts_with(&format!("+OK\r\n*{}\r\n", KEYS + 1)), "{}", &text[..40]);
+    assert!(text.contains("key-own") && !text.contains("key-late"));
+    desk.node.synced(desk.now, desk.effects.position);
+    (0..3).for_each(|_| desk.pass(5_000));
+    let late = String::from_utf8(desk.read(one)).expect("text");
+    let end: String = text.chars().skip(text.len() - 40).collect();
+    assert!(format!("{end}{late}").ends_with("\r\n+OK\r\n"), "{end:?} {late:?}");
+    assert_eq!(desk.node.store.len(), KEYS + 3);
+}
+
+/// A key's time is up, but not in the log: the search waits for the mark.
+#[test]
+fn keys_wait_for_the_end_of_a_key() {
+    let mut desk = Desk::new(1);
+    desk.pass(500_000);
+    let session = desk.connect();
+    desk.ask(session, &[b"SET", b"short", b"v", b"PX", b"100"]);
+    desk.ask(session, &[b"SET", b"long", b"v"]);
+    desk.turn();
+    assert_eq!(desk.read(session), b"+OK\r\n+OK\r\n");
+    desk.now.mono_us += 200_000;
+    desk.ask(session, &[b"KEYS", b"*"]);
+    desk.turn();
+    (0..3).for_each(|_| desk.pass(20_000));
+    assert_eq!(desk.read(session), b"*1\r\n$4\r\nlong\r\n");
+}
+
+/// A pattern made to be slow costs its own client the answer, and nobody else the time.
+#[test]
+fn a_pattern_that_takes_too_long_is_refused() {
+    let mut desk = Desk::new(1);
+    desk.pass(500_000);
+    let session = desk.connect();
+    let key = vec![b'a'; 200_000];
+    desk.ask(session, &[b"SET", &key, b"v"]);
+    let slow = [&b"*"[..], &[b'a'; 1_000], b"b"].concat();
+    for words in [&[&b"KEYS"[..], &slow][..], &[b"SCAN", b"0", b"MATCH", &slow]] {
+        desk.ask(session, words);
+        (0..5).for_each(|_| desk.pass(5_000));
+        let reply = String::from_utf8(desk.read(session)).expect("text");
+        assert!(reply.contains("-ERR the pattern takes too long"), "{reply}");
+    }
+    // Many stars are nothing.
+    let stars = [&b"a*".repeat(50)[..], b"b"].concat();
+    desk.ask(session, &[b"KEYS", &stars]);
+    (0..5).for_each(|_| desk.pass(5_000));
+    assert_eq!(desk.read(session), b"*0\r\n");
+}

@@ -3,27 +3,37 @@
 
 /// Whether `pattern` matches all of `text`.
 pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
+    matches_within(pattern, text, &mut { u64::MAX }).unwrap_or(false)
+}
+
+/// The same, if it can be told within so many bytes looked at; what is left of them stays in `steps`.
+pub fn matches_within(pattern: &[u8], text: &[u8], steps: &mut u64) -> Option<bool> {
     // An empty text is matched by the empty pattern alone, not even by `*`.
     if text.is_empty() {
-        return pattern.is_empty();
+        return Some(pattern.is_empty());
     }
     let (mut pattern_rest, mut text_rest) = (pattern, text);
     // Where to go on if the rest does not match: after the last star, one byte further on. Earlier
     // stars need no second look, the last one can stand in for them.
     let mut retry: Option<(&[u8], &[u8])> = None;
     loop {
+        *steps = steps.checked_sub(1)?;
         if let [b'*', tail @ ..] = pattern_rest {
             if tail.iter().all(|byte| *byte == b'*') {
-                return true;
+                return Some(true);
             }
             pattern_rest = tail;
             retry = Some((tail, text_rest));
             continue;
         }
         let step = match text_rest {
-            [byte, tail @ ..] => one(pattern_rest, *byte).map(|pattern| (pattern, tail)),
-            [] if pattern_rest.is_empty() => return true,
-            [] => return false,
+            [byte, tail @ ..] => {
+                let (is_one, pattern) = one(pattern_rest, *byte);
+                *steps = steps.checked_sub((pattern_rest.len() - pattern.len()) as u64)?;
+                is_one.then_some((pattern, tail))
+            }
+            [] if pattern_rest.is_empty() => return Some(true),
+            [] => return Some(false),
         };
         match (step, retry) {
             (Some((pattern, text)), _) => (pattern_rest, text_rest) = (pattern, text),
@@ -31,24 +41,24 @@ pub fn matches(pattern: &[u8], text: &[u8]) -> bool {
                 (pattern_rest, text_rest) = (pattern, text);
                 retry = Some((pattern, text));
             }
-            (None, _) => return false,
+            (None, _) => return Some(false),
         }
     }
 }
 
-/// What is left of the pattern if its first element matches `byte`.
-fn one(pattern: &[u8], byte: u8) -> Option<&[u8]> {
+/// Whether the first element of the pattern matches `byte`, and what is left behind it.
+fn one(pattern: &[u8], byte: u8) -> (bool, &[u8]) {
     match pattern {
-        [] => None,
-        [b'?', tail @ ..] => Some(tail),
+        [] => (false, pattern),
+        [b'?', tail @ ..] => (true, tail),
         [b'[', tail @ ..] => class(tail, byte),
-        [b'\\', escaped, tail @ ..] => (*escaped == byte).then_some(tail),
-        [first, tail @ ..] => (*first == byte).then_some(tail),
+        [b'\\', escaped, tail @ ..] => (*escaped == byte, tail),
+        [first, tail @ ..] => (*first == byte, tail),
     }
 }
 
 /// A class may lack its `]`; then it ends with the pattern.
-fn class(pattern: &[u8], byte: u8) -> Option<&[u8]> {
+fn class(pattern: &[u8], byte: u8) -> (bool, &[u8]) {
     let (negated, mut rest) = match pattern {
         [b'^', tail @ ..] => (true, tail),
         tail => (false, tail),
@@ -72,7 +82,7 @@ fn class(pattern: &[u8], byte: u8) -> Option<&[u8]> {
             }
         }
     };
-    (found != negated).then_some(rest)
+    (found != negated, rest)
 }
 
 #[cfg(test)]
@@ -112,5 +122,23 @@ mod tests {
     fn many_stars_end() {
         let pattern = b"a*".repeat(50);
         assert!(!matches(&[&pattern[..], b"b"].concat(), &[b'a'; 500]));
+    }
+
+    /// Nor is pattern times text for nothing: who has no time says how much there is.
+    #[test]
+    fn what_it_costs_is_bounded_and_counted() {
+        let text = [b'a'; 1_000];
+        let cost = |pattern: &[u8]| {
+            let mut steps = 1 << 40;
+            matches_within(pattern, &text, &mut steps);
+            (1u64 << 40) - steps
+        };
+        assert!(cost(b"a*") < 10);
+        let late = [&b"*"[..], &[b'a'; 500], b"b"].concat();
+        assert!((250_000..2_000_000).contains(&cost(&late)), "{}", cost(&late));
+        let class = [&b"*["[..], &[b'x'; 500], b"]b"].concat();
+        assert!((500_000..2_000_000).contains(&cost(&class)), "{}", cost(&class));
+        assert_eq!(matches_within(&late, &text, &mut 100_000), None);
+        assert_eq!(matches_within(b"a*a", &text, &mut 100_000), Some(true));
     }
 }

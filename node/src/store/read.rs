@@ -3,6 +3,7 @@
 use super::keyspace::KeyHash;
 use super::lcs;
 use super::record::{Form, Record};
+use super::search::too_slow;
 use super::{PastDeadline, Reading, Store, glob};
 use crate::command::number::parse_i64;
 use crate::command::operation::{Operation, Read, Scan, TimeForm};
@@ -15,8 +16,13 @@ const EMBEDDED_BYTES_MAX: usize = 44;
 /// A hash slot with more keys than this is scanned in several steps.
 const SCAN_WHOLE_SLOT_MAX: usize = 512;
 
+/// Whatever a client asks for, a step of `SCAN` looks at about so many keys: more of them stop others.
+const SCAN_COUNT_MAX: usize = 16 * 1024;
+/// What the pattern of one step of `SCAN` may cost.
+const SCAN_STEPS: u64 = 1 << 24;
+
 /// A reply of many values is no longer than this: it is put together in memory (PITFALLS 42).
-const REPLY_BYTES_MAX: usize = 64 << 20;
+pub(super) const REPLY_BYTES_MAX: usize = 64 << 20;
 
 impl Store {
     /// The answer of a read command, or the deadline that the log must pass first.
@@ -143,7 +149,8 @@ impl View<'_> {
         let mut found = Vec::new();
         let mut seen = 0;
         let mut cursor = scan.cursor;
-        while seen < scan.count {
+        let count = scan.count.min(SCAN_COUNT_MAX);
+        while seen < count {
             let keyspace = &self.store.keyspace;
             let Some(slot) = keyspace.occupied_slots((cursor >> 39) as usize).next() else {
                 cursor = 0;
@@ -158,7 +165,7 @@ impl View<'_> {
                 .filter(|(place, _)| *place >= position)
                 .collect();
             cursor = (slot + 1) << 39;
-            let room = (scan.count - seen).max(SCAN_WHOLE_SLOT_MAX);
+            let room = (count - seen).max(SCAN_WHOLE_SLOT_MAX);
             if here.len() > room {
                 let (_, (last, _), _) =
                     here.select_nth_unstable_by_key(room - 1, |(place, _)| *place);
@@ -172,12 +179,17 @@ impl View<'_> {
         if self.store.keyspace.occupied_slots((cursor >> 39) as usize).next().is_none() {
             cursor = 0;
         }
-        let wanted = found.into_iter().filter(|record| {
-            scan.strings
-                && self.store.lives(record)
-                && scan.pattern.is_none_or(|pattern| glob::matches(pattern, record.key()))
-        });
-        let keys = Reply::Array(Reply::bulks(wanted.map(Record::key)));
+        let mut steps = SCAN_STEPS;
+        let mut wanted = Vec::new();
+        for record in found.into_iter().filter(|record| scan.strings && self.store.lives(record)) {
+            let matches = |pattern| glob::matches_within(pattern, record.key(), &mut steps);
+            match scan.pattern.map_or(Some(true), matches) {
+                Some(true) => wanted.push(Reply::bulk(record.key())),
+                Some(false) => {}
+                None => return Ok(too_slow()),
+            }
+        }
+        let keys = Reply::Array(wanted);
         Ok(Reply::Array(vec![Reply::bulk(cursor.to_string()), keys]))
     }
 

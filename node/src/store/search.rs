@@ -2,8 +2,10 @@
 //! so a loop takes a slice, does what else there is to do, and comes back.
 //!
 //! What is found is then no picture of one moment, but it is bounded by two: every key that was
-//! there from beginning to end is found, every key found was there at some point in between.
+//! there from beginning to end is found, every key found was there at some point in between. (In
+//! `EXEC` it is one moment, and takes as long as it takes.)
 
+use super::read::REPLY_BYTES_MAX;
 use super::record::Record;
 use super::{PastDeadline, Reading, Store, glob};
 use crate::command::HASH_SLOTS;
@@ -15,6 +17,19 @@ pub struct KeySearch {
     pattern: Vec<u8>,
     next_slot: usize,
     found: Vec<Reply>,
+    found_bytes: usize,
+}
+
+/// What the pattern may cost on one key. Only one made to be slow, on a long key, comes near it.
+const STEPS_A_KEY: u64 = 1 << 22;
+/// So many bytes looked at cost as much as another key.
+const STEPS_AS_A_KEY: u64 = 64;
+
+/// What a key takes in the reply besides its bytes.
+const KEY_BYTES: usize = 16;
+
+pub(super) fn too_slow() -> Reply {
+    Reply::error("ERR the pattern takes too long on these keys: fewer `*`, or a longer beginning")
 }
 
 impl Store {
@@ -24,7 +39,7 @@ impl Store {
         pattern: &[u8],
     ) -> Result<KeySearch, PastDeadline> {
         self.nothing_past(reading.clock_ms)?;
-        Ok(KeySearch { pattern: pattern.to_vec(), next_slot: 0, found: Vec::new() })
+        Ok(KeySearch { pattern: pattern.to_vec(), next_slot: 0, found: Vec::new(), found_bytes: 0 })
     }
 
     /// Looks at about `records_max` more keys; the answer, once all have been looked at.
@@ -36,11 +51,25 @@ impl Store {
                 return None;
             }
             let table = self.keyspace.slot(slot);
-            seen += table.len();
-            let live = table.iter().filter(|record| self.lives(record)).map(Record::key);
-            let wanted =
-                live.filter(|key| search.pattern == b"*" || glob::matches(&search.pattern, key));
-            search.found.extend(wanted.map(Reply::bulk));
+            for key in table.iter().filter(|record| self.lives(record)).map(Record::key) {
+                let mut steps = STEPS_A_KEY;
+                let wanted = search.pattern == b"*"
+                    || match glob::matches_within(&search.pattern, key, &mut steps) {
+                        Some(wanted) => wanted,
+                        None => return Some(too_slow()),
+                    };
+                seen = seen.saturating_add(((STEPS_A_KEY - steps) / STEPS_AS_A_KEY) as usize);
+                if wanted {
+                    search.found_bytes += key.len() + KEY_BYTES;
+                    search.found.push(Reply::bulk(key));
+                }
+            }
+            seen = seen.saturating_add(table.len());
+            if search.found_bytes > REPLY_BYTES_MAX {
+                return Some(Reply::error(format!(
+                    "ERR the reply would have more than {REPLY_BYTES_MAX} bytes: use SCAN"
+                )));
+            }
         }
         search.next_slot = usize::from(HASH_SLOTS);
         Some(Reply::Array(std::mem::take(&mut search.found)))

@@ -1,6 +1,6 @@
 //! Commands on the store: reads, and writes through the log.
 
-use super::super::spec::{Group, OldValue, Spec, keys, read, write};
+use super::super::spec::{Group, OldValue, Spec, Work, keys, read, write};
 use super::super::{expiry, keys as generic, once, strings};
 
 pub(super) const COMMANDS: &[Spec] = &[
@@ -154,7 +154,7 @@ pub(super) const COMMANDS: &[Spec] = &[
         .docs(Group::String, "2.6.0", "O(1)", "Adds to a number with a fraction."),
     read("keys", 2, generic::keys)
         .flags("readonly")
-        .heavy()
+        .work(Work::Slices)
         .categories("keyspace dangerous")
         .tips("request_policy:all_shards nondeterministic_output_order")
         .docs(
@@ -165,7 +165,7 @@ pub(super) const COMMANDS: &[Spec] = &[
         ),
     read("lcs", -3, strings::lcs)
         .flags("readonly")
-        .heavy()
+        .work(Work::ATurn)
         .categories("string")
         .keys_at(&[keys(1, 1, 1, "RO access")])
         .docs(
@@ -267,7 +267,7 @@ pub(super) const COMMANDS: &[Spec] = &[
         .docs(Group::Generic, "1.0.0", "O(1)", "Gives a key another name, if that is free."),
     read("scan", -2, generic::scan)
         .flags("readonly")
-        .heavy()
+        .work(Work::ATurn)
         .categories("keyspace")
         .tips("nondeterministic_output request_policy:special")
         .docs(Group::Generic, "2.8.0", "O(1) for every call", "The keys, a few at a time."),
