@@ -162,10 +162,10 @@ fn different_settings_go_together() {
         cluster.ask(leader, writer, &format!("SET k {turn}"));
         let value = format!("${turn}");
         cluster.wait(300);
-        for place in 0..3 {
+        for (place, setting) in settings.iter().enumerate() {
             let reader = cluster.client(place);
             let reply = cluster.ask(place, reader, "READONLY; GET k");
-            let is_moved = place != leader && settings[place] == FollowerReads::Moved;
+            let is_moved = place != leader && *setting == FollowerReads::Moved;
             let expected = if is_moved { &moved } else { &value };
             assert_eq!(reply, format!("+OK {expected}"), "turn {turn}, node {place}");
         }

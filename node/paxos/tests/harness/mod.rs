@@ -1,7 +1,7 @@
 //! The one harness under all tests of the protocol: golden scripts, the seeded simulator and the
 //! mutants drive the same [`Cluster`] of the same `Replica`s, held against the same [`Checker`].
 
-#![allow(dead_code, reason = "each test target uses its own part of the harness")]
+#![allow(dead_code, unused_imports, reason = "each test target uses its own part of the harness")]
 #![allow(unreachable_pub, reason = "a module of test targets, not of a library")]
 
 pub mod chance;
