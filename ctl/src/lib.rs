@@ -55,7 +55,7 @@ async fn run(cli: Cli, ui: ui::Ui) -> Result<ExitCode, Error> {
     let context = Context::new(cli.global, ui);
     let interrupt = context.interrupt.clone();
     // Whoever only looks has no step worth waiting for.
-    let says_so = matches!(cli.verb, Verb::Up(_) | Verb::Down(_) | Verb::Lab(_));
+    let says_so = matches!(cli.verb, Verb::Up(_) | Verb::Down(_) | Verb::Lab(_) | Verb::Member(_));
     ui::watch_ctrl_c(interrupt.clone(), context.ui.clone(), says_so);
     let verb = cli.verb.run(&context);
     tokio::pin!(verb);

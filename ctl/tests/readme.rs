@@ -81,11 +81,32 @@ fn every_make_command_is_run_by_a_test() {
 fn the_five_minutes_are_those_that_are_tested() {
     let script = std::fs::read_to_string(root().join("ctl/tests/five_minutes.rs"))
         .expect("read five_minutes.rs");
+    let of_members = |line: &String| IN_MEMBERS.iter().any(|verb| line.starts_with(verb));
     let mut from = 0;
-    for line in shell_lines() {
+    for line in shell_lines().into_iter().filter(|line| !of_members(line)) {
         let Some(arguments) = line.strip_prefix("paxosctl ") else { continue };
         let verb = arguments.split_whitespace().next().expect("a command has a verb");
         let place = script[from..].find(&format!("[\"{verb}\""));
         from += place.unwrap_or_else(|| panic!("five_minutes.rs does not run `{verb}` there"));
+    }
+}
+
+/// The verbs of the section on members.
+const IN_MEMBERS: [&str; 4] = [
+    "paxosctl member add",
+    "paxosctl member remove",
+    "paxosctl member replace",
+    "paxosctl leader move",
+];
+
+#[test]
+fn the_verbs_of_members_are_those_that_are_tested() {
+    let script =
+        std::fs::read_to_string(root().join("ctl/tests/members.rs")).expect("read members.rs");
+    for verb in IN_MEMBERS {
+        assert!(shell_lines().iter().any(|line| line.starts_with(verb)), "the page lacks `{verb}`");
+        let words: Vec<&str> = verb.split(' ').skip(1).collect();
+        let call = format!("[\"{}\", \"{}\",", words[0], words[1]);
+        assert!(script.contains(&call), "members.rs does not run `{verb}`");
     }
 }

@@ -8,9 +8,9 @@ use std::time::{Duration, SystemTime};
 
 use crate::audit;
 use crate::error::{Error, Kind, Result};
-use crate::facts::{self, Facts};
 use crate::fleet::{Fleet, Member, Watch};
 use crate::guard;
+use crate::live;
 use crate::lock::{Holder, Lock};
 use crate::phases;
 use crate::plan::{HostPlan, Plan, Quorum, Step};
@@ -70,6 +70,10 @@ pub struct Run<'a> {
     pub watch: &'a Watch,
     /// For people whose nodes take long to replay.
     pub settle_within: Duration,
+    /// For a new node that has much to copy.
+    pub catch_up_within: Duration,
+    /// What to type to go on after a run that broke off.
+    pub resume: String,
     done: AtomicUsize,
 }
 
@@ -86,6 +90,8 @@ impl<'a> Run<'a> {
             fleet,
             watch,
             settle_within: Duration::from_secs(60),
+            catch_up_within: Duration::from_secs(600),
+            resume: "run the same command again".to_owned(),
             done: AtomicUsize::new(0),
         }
     }
@@ -93,13 +99,13 @@ impl<'a> Run<'a> {
     /// Walks a procedure. Once anything was changed, a failure is "partly applied": what was done
     /// stands, and running the verb again goes on from there.
     pub async fn walk(&self, procedure: &[Phase]) -> Result<()> {
-        for &phase in procedure {
+        for (position, &phase) in procedure.iter().enumerate() {
             let outcome = match self.pause(phase.title()) {
                 Ok(()) => self.phase(phase).await,
                 Err(stopped) => Err(stopped),
             };
             if let Err(error) = outcome {
-                return Err(self.account(phase, error));
+                return Err(self.account(phase, error, &procedure[position..]));
             }
         }
         Ok(())
@@ -118,6 +124,14 @@ impl<'a> Run<'a> {
             Phase::Record => phases::record::run(self).await,
             Phase::Stop => phases::stop::run(self).await,
             Phase::Wipe => phases::wipe::run(self).await,
+            Phase::StopFormer => phases::stop_former::run(self).await,
+            Phase::Introduce => phases::introduce::run(self).await,
+            Phase::Join => phases::change::join(self).await,
+            Phase::CatchUp => phases::catch_up::run(self).await,
+            Phase::Promote => phases::change::promote(self).await,
+            Phase::TakeOver => phases::change::take_over(self).await,
+            Phase::Leave => phases::change::leave(self).await,
+            Phase::Retire => phases::retire::run(self).await,
         }
     }
 
@@ -137,30 +151,62 @@ impl<'a> Run<'a> {
         if self.plan.quorum == Quorum::MayGo {
             return Ok(());
         }
-        let (now, _) = facts::survey(self.fleet).await;
-        let seen: Vec<(u32, Option<&Facts>)> =
-            self.inventory.hosts.iter().map(|host| (host.id, now.get(&host.id))).collect();
-        let max_lag_slots = self.inventory.guard.max_lag_slots;
-        let voters = guard::voters(&self.inventory.hosts, &seen, max_lag_slots);
+        let voters = self.voters().await;
         guard::may_take(&voters, taken).map_err(|refusal| {
-            let error = Error::new(Kind::Guard, "take nodes away, as the cluster is now")
-                .because(refusal)
-                .hint(
-                    "look: `paxosctl status`; run the command again when the others have caught up",
-                );
-            match taken.first().and_then(|id| self.inventory.host_by_id(*id)) {
-                Some(host) if taken.len() == 1 => error.on(&*host.name),
-                _ => error,
-            }
+            self.refused("take nodes away, as the cluster is now", refusal, taken)
         })
     }
 
-    fn account(&self, phase: Phase, error: Error) -> Error {
+    /// May these leave for good, while so many others come? Asked like the other one.
+    pub(crate) async fn ask_the_guard_of_change(
+        &self,
+        joining: usize,
+        leaving: &BTreeSet<u32>,
+    ) -> Result<()> {
+        let voters = self.voters().await;
+        guard::may_change(&voters, joining, leaving).map_err(|refusal| {
+            self.refused("change the voters, as the cluster is now", refusal, leaving)
+        })
+    }
+
+    /// The voters as they are now. Under load nodes are seen a moment apart, and look as if they were
+    /// behind each other: then a second look tells.
+    async fn voters(&self) -> Vec<guard::Voter> {
+        let max_lag_slots = self.inventory.guard.max_lag_slots;
+        let look = live::look(self.fleet, |_| true).await;
+        let hosts = &self.inventory.hosts;
+        let voters = guard::voters(hosts, &look.by_node(), max_lag_slots, None);
+        let lags = |voter: &guard::Voter| matches!(voter.standing, guard::Standing::Behind(_));
+        if !voters.iter().any(lags) {
+            return voters;
+        }
+        let goal = look.statuses().map(|status| status.chosen_slot).max();
+        tokio::time::sleep(Duration::from_millis(500)).await;
+        let look = live::look(self.fleet, |_| true).await;
+        guard::voters(hosts, &look.by_node(), max_lag_slots, goal)
+    }
+
+    fn refused(&self, doing: &str, refusal: guard::Refusal, taken: &BTreeSet<u32>) -> Error {
+        let error = Error::new(Kind::Guard, doing)
+            .because(refusal)
+            .hint("look: `paxosctl status`; run the command again when the others have caught up");
+        match taken.first().and_then(|id| self.inventory.host_by_id(*id)) {
+            Some(host) if taken.len() == 1 => error.on(&*host.name),
+            _ => error,
+        }
+    }
+
+    /// Whether a host is one of the nodes that the plan is about, and not one that stays out.
+    pub(crate) fn takes_part(&self, id: u32) -> bool {
+        self.plan.hosts.iter().any(|host| host.id == id && !host.stays_out)
+    }
+
+    fn account(&self, phase: Phase, error: Error, left: &[Phase]) -> Error {
         let done = self.done.load(Ordering::SeqCst);
         if done == 0 {
             return error;
         }
-        let mut hint = "what is done stands; run the same command again to go on".to_owned();
+        let mut hint = format!("what is done stands; {} to go on", self.resume);
         if let Some(first) = &error.hint {
             hint = format!("{first}; then {hint}");
         }
@@ -168,6 +214,14 @@ impl<'a> Run<'a> {
         let mut out =
             Error::new(Kind::Partly, format!("{} (after {done} {steps} were done)", phase.title()))
                 .hint(hint);
+        if self.plan.change.is_some() {
+            let is_planned = |phase: &&Phase| {
+                let mut steps = self.plan.hosts.iter().flat_map(|host| &host.steps);
+                steps.any(|step| step.phase() == **phase)
+            };
+            let left: Vec<&str> = left.iter().filter(is_planned).map(|p| p.title()).collect();
+            out = out.because(format!("left to do: {}", left.join(", ")));
+        }
         let mut failure = error;
         failure.hint = None;
         out.others = std::mem::take(&mut failure.others);

@@ -32,6 +32,10 @@ pub struct Facts {
     pub files: BTreeMap<String, String>,
     pub process: Option<Process>,
     pub data: Data,
+    /// The data folder holds a tombstone: its node was removed from the cluster.
+    pub is_removed: bool,
+    /// The ids that `members.toml` names.
+    pub enrolled: Vec<u32>,
     pub deploy_disk: Option<Disk>,
     pub data_disk: Option<Disk>,
     /// What the running node says of itself.
@@ -96,8 +100,8 @@ impl Facts {
     pub fn pin(&self) -> String {
         let process = self.process.as_ref().map(|p| (p.pid, p.start_ticks, &p.digest, &p.config));
         let text = format!(
-            "{} {:?} {:?} {:?} {process:?} {:?}",
-            self.arch, self.releases, self.current, self.files, self.data
+            "{} {:?} {:?} {:?} {process:?} {:?} {}",
+            self.arch, self.releases, self.current, self.files, self.data, self.is_removed
         );
         crate::digest::of_bytes(text.as_bytes())
     }
@@ -125,6 +129,8 @@ pub async fn survey(fleet: &Fleet) -> (BTreeMap<u32, Facts>, Vec<Error>) {
     (facts, errors)
 }
 
+/// What a removed node leaves in its data folder: it never starts again.
+pub const TOMBSTONE: &str = "tombstone";
 /// `paxos-node identity` answers 4 on a data folder that was never formatted.
 const UNFORMATTED: i32 = 4;
 
@@ -142,6 +148,8 @@ done
 for file in node.toml members.toml inventory.toml wiping; do
   [ ! -f "$d/$file" ] || say file "$file $(sha256sum < "$d/$file" | cut -d' ' -f1)"
 done
+[ ! -f "$d/members.toml" ] || say enrolled "$(sed -n 's/^id *= *\([0-9][0-9]*\)$/\1/p' "$d/members.toml" | tr '\n' ' ')"
+[ ! -f "$data/{TOMBSTONE}" ] || say removed yes
 files=$(ls -A "$data" 2>/dev/null | wc -l)
 say data_files "$files"
 if node_find; then
@@ -187,6 +195,11 @@ fn parse(said: &str) -> Result<Facts, String> {
                 facts.files.insert(name.to_owned(), digest.to_owned());
             }
             "data_files" => data_files = value.trim().parse().map_err(|_| strange())?,
+            "enrolled" => {
+                let ids = value.split_whitespace().map(str::parse);
+                facts.enrolled = ids.collect::<Result<_, _>>().map_err(|_| strange())?;
+            }
+            "removed" => facts.is_removed = true,
             "process" => facts.process = Some(parse_process(value).ok_or_else(strange)?),
             "status" => facts.status = serde_json::from_str(value).ok(),
             "identity" => facts.data = parse_identity(value).ok_or_else(strange)?,
@@ -250,6 +263,7 @@ init sshd
 release 0123456789ab
 current 0123456789ab
 file node.toml aa
+enrolled 1 2 3 
 data_files 3
 process 42 1234 60 ffff aa
 identity 0 {\"id\":1,\"cluster_uuid\":\"c0\",\"incarnation\":\"1f\",\"public_key\":\"ab\"}
@@ -261,6 +275,7 @@ data_disk 1000 500 -
     fn a_host_is_read_from_its_answers() {
         let facts = parse(FORMATTED).unwrap();
         assert_eq!(facts.identity().unwrap().cluster_uuid, "c0");
+        assert_eq!((facts.enrolled.as_slice(), facts.is_removed), (&[1, 2, 3][..], false));
         let process = facts.process.unwrap();
         assert_eq!((process.pid, process.config.as_deref()), (42, Some("aa")));
         assert_eq!(facts.deploy_disk.unwrap().free_bytes, 500 * 1024);

@@ -5,12 +5,10 @@
 //! It must not refuse too much either: taking away a node that is down already, or one that does
 //! not vote, costs nothing.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use monitoring::status::NodeStatus;
-
-use crate::facts::Facts;
 
 /// A node as the guard sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -35,6 +33,8 @@ pub enum Standing {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Refusal {
     pub taken: Vec<String>,
+    /// They would leave the membership, not only stop.
+    pub for_good: bool,
     pub voters: usize,
     pub needed: usize,
     pub left: usize,
@@ -43,30 +43,25 @@ pub struct Refusal {
 }
 
 /// The voters of the cluster: as the newest configuration that any node reports has them, or, when
-/// none reports, as the inventory has them.
+/// none reports, as the inventory has them. `seen` is what each node that was looked at said of
+/// itself, `None` for one that did not answer.
+///
+/// A voter has caught up when it has applied `goal`; without one, what any node knew chosen at the
+/// same look, but for `max_lag_slots`. Under load two looks tell more than one: what was chosen at the
+/// first is the goal at the second.
 pub fn voters(
     hosts: &[hosts::Host],
-    facts: &[(u32, Option<&Facts>)],
+    seen: &BTreeMap<u32, Option<&NodeStatus>>,
     max_lag_slots: u64,
+    goal: Option<u64>,
 ) -> Vec<Voter> {
-    let found = |id: u32| facts.iter().find(|(of, _)| *of == id).map(|(_, facts)| *facts);
-    let newest = facts
-        .iter()
-        .filter_map(|(_, facts)| facts.and_then(|facts| facts.status.as_ref()))
-        .max_by_key(|status| status.configuration.number);
-    let chosen = facts
-        .iter()
-        .filter_map(|(_, facts)| facts.and_then(|facts| facts.status.as_ref()))
-        .map(|status| status.chosen_slot)
-        .max()
-        .unwrap_or(0);
+    let statuses = || seen.values().copied().flatten();
+    let newest = crate::live::newest(statuses());
+    let chosen = statuses().map(|status| status.chosen_slot).max().unwrap_or(0);
+    let (goal, slack) = goal.map_or((chosen, max_lag_slots), |goal| (goal, 0));
     let members: Vec<(u32, String)> = match newest {
-        Some(status) if !status.configuration.members.is_empty() => status
-            .configuration
-            .voters()
-            .map(|member| (member.id, status.configuration.name_of(member.id)))
-            .collect(),
-        _ => hosts
+        Some(live) => live.voters().map(|member| (member.id, live.name_of(member.id))).collect(),
+        None => hosts
             .iter()
             .filter(|host| host.role == hosts::Role::Voter)
             .map(|host| (host.id, host.name.clone()))
@@ -75,19 +70,19 @@ pub fn voters(
     members
         .into_iter()
         .map(|(id, name)| {
-            let standing = match found(id) {
-                None | Some(None) => Standing::Unreachable,
-                Some(Some(facts)) => standing(facts.status.as_ref(), chosen, max_lag_slots),
+            let standing = match seen.get(&id) {
+                None => Standing::Unreachable,
+                Some(status) => standing(*status, goal, slack),
             };
             Voter { id, name, standing }
         })
         .collect()
 }
 
-fn standing(status: Option<&NodeStatus>, chosen: u64, max_lag_slots: u64) -> Standing {
+fn standing(status: Option<&NodeStatus>, goal: u64, slack: u64) -> Standing {
     let Some(status) = status else { return Standing::Down };
-    let behind = chosen.saturating_sub(status.applied_slot);
-    if behind > max_lag_slots {
+    let behind = goal.saturating_sub(status.applied_slot);
+    if behind > slack {
         return Standing::Behind(behind);
     }
     if !status.can_accept {
@@ -107,17 +102,44 @@ pub fn may_take(voters: &[Voter], taken: &BTreeSet<u32>) -> Result<(), Refusal> 
     if left >= needed || !costs {
         return Ok(());
     }
-    Err(Refusal {
+    Err(refusal(voters, taken, false, voters.len(), needed, left))
+}
+
+/// May these voters leave for good, while so many others come that have caught up? Allowed when the
+/// voters that there are then can choose.
+pub fn may_change(
+    voters: &[Voter],
+    joining: usize,
+    leaving: &BTreeSet<u32>,
+) -> Result<(), Refusal> {
+    let stay = || voters.iter().filter(|voter| !leaving.contains(&voter.id));
+    let after = stay().count() + joining;
+    let needed = after / 2 + 1;
+    let left = stay().filter(|v| v.standing == Standing::CaughtUp).count() + joining;
+    if left >= needed {
+        return Ok(());
+    }
+    Err(refusal(voters, leaving, true, after, needed, left))
+}
+
+fn refusal(
+    voters: &[Voter],
+    taken: &BTreeSet<u32>,
+    for_good: bool,
+    count: usize,
+    needed: usize,
+    left: usize,
+) -> Refusal {
+    let is_weak =
+        |voter: &&Voter| !taken.contains(&voter.id) && voter.standing != Standing::CaughtUp;
+    Refusal {
         taken: names(voters, |voter| taken.contains(&voter.id)),
-        voters: voters.len(),
+        for_good,
+        voters: count,
         needed,
         left,
-        weak: voters
-            .iter()
-            .filter(|voter| !taken.contains(&voter.id) && !counts(voter))
-            .cloned()
-            .collect(),
-    })
+        weak: voters.iter().filter(is_weak).cloned().collect(),
+    }
 }
 
 fn names(voters: &[Voter], which: impl Fn(&Voter) -> bool) -> Vec<String> {
@@ -129,9 +151,10 @@ impl fmt::Display for Refusal {
         for voter in &self.weak {
             write!(f, "{} {}; ", voter.name, voter.standing)?;
         }
+        let verb = if self.for_good { "removing" } else { "stopping" };
         write!(
             f,
-            "stopping {} leaves {} caught-up voter{} of {}, needs {}",
+            "{verb} {} leaves {} caught-up voter{} of {}, needs {}",
             self.taken.join(" and "),
             self.left,
             if self.left == 1 { "" } else { "s" },
@@ -201,6 +224,27 @@ mod tests {
             Err("n2 is not reachable; n3 cannot accept (disk full); \
                  stopping n1 leaves 2 caught-up voters of 5, needs 3"),
         );
+    }
+
+    #[test]
+    fn pitfall_25_a_change_is_judged_by_the_voters_that_there_are_then() {
+        let after = |standings: &[Standing], joining, leaving: &[u32]| {
+            let leaving = leaving.iter().copied().collect();
+            may_change(&cluster(standings), joining, &leaving).map_err(|r| r.to_string())
+        };
+        // A dead one may go, a healthy one may not while another is dead.
+        assert_eq!(after(&[CaughtUp, Down, CaughtUp], 0, &[2]), Ok(()));
+        let refused = "n2 is down; removing n1 leaves 1 caught-up voter of 2, needs 2";
+        assert_eq!(after(&[CaughtUp, Down, CaughtUp], 0, &[1]), Err(refused.to_owned()));
+        assert_eq!(after(&[CaughtUp, Down, CaughtUp, CaughtUp], 0, &[1]), Ok(()));
+        let refused = "removing n1 leaves 0 caught-up voters of 0, needs 1";
+        assert_eq!(after(&[CaughtUp], 0, &[1]), Err(refused.to_owned()));
+        // Whoever comes never makes it worse, as long as there is a quorum.
+        for standings in [&[CaughtUp, CaughtUp, Down][..], &[CaughtUp], &[CaughtUp, CaughtUp]] {
+            assert_eq!(after(standings, 1, &[]), Ok(()));
+        }
+        assert_eq!(after(&[CaughtUp, Unreachable, CaughtUp], 1, &[2]), Ok(()));
+        assert_eq!(after(&[CaughtUp], 1, &[1]), Ok(()));
     }
 
     #[test]

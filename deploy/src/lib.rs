@@ -13,6 +13,7 @@ pub mod execute;
 pub mod facts;
 pub mod fleet;
 pub mod guard;
+pub mod live;
 pub mod lock;
 pub mod pages;
 mod phases;

@@ -8,10 +8,15 @@
 //!   lost disk, and a voter that lost its disk may never vote again under its old id.
 //! - *Touching foreign data.* A data folder of another cluster, or one that nobody can read, is
 //!   refused with a mend.
-//! - *Changing the membership.* It lives in the log; `members.toml` counts at the first start only.
+//! - *Changing the membership* by the way. It lives in the log; `members.toml` counts at the first
+//!   start only. A host of the inventory that is no member is left alone, and the command that makes
+//!   it one is named: those plans are made in `member`.
 
+pub mod member;
+mod notes;
 mod refuse;
 mod show;
+mod standing;
 
 use std::collections::BTreeMap;
 
@@ -20,8 +25,11 @@ use serde::Serialize;
 use crate::digest;
 use crate::error::{Error, Kind, Result};
 use crate::facts::{Data, Facts, Process};
+use crate::procedures::Phase;
 use crate::release::Release;
 use crate::render;
+
+pub use standing::{Standing, membership, standing};
 
 /// All that should be done, host by host.
 #[derive(Clone, Debug, Serialize)]
@@ -31,6 +39,9 @@ pub struct Plan {
     pub hosts: Vec<HostPlan>,
     pub voters: usize,
     pub quorum: Quorum,
+    /// For a change of the membership: what becomes of the voters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub change: Option<member::Change>,
     /// What is odd, but stops nothing.
     pub notes: Vec<String>,
     /// Digests of all that the plan rests on.
@@ -53,6 +64,9 @@ pub struct HostPlan {
     pub id: u32,
     pub votes: bool,
     pub is_leader: bool,
+    /// No member by the log: nothing is done there, and nothing is expected of it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub stays_out: bool,
     pub steps: Vec<Step>,
     #[serde(skip)]
     pub release: Option<Release>,
@@ -94,7 +108,28 @@ pub enum Step {
     Format,
     /// Write the first membership.
     Enroll,
+    /// Write the membership as it is in the log now, for a node that comes later.
+    Introduce,
+    /// End a process that was started as another node, whose host this was.
+    StopFormer {
+        pid: u32,
+    },
     Start,
+    /// Make it a learner, through the log.
+    Join,
+    /// Wait until it has what the others have.
+    CatchUp,
+    /// Make the learner a voter.
+    Promote,
+    /// Let the learner vote in another one's place, in one step.
+    TakeOver {
+        old: u32,
+        old_name: String,
+    },
+    /// Take it out of the membership.
+    Leave,
+    /// See that a node that was removed has stopped, and never starts again.
+    Retire,
     /// Stop and start a running node, keeping the quorum.
     Restart {
         because: Vec<String>,
@@ -124,24 +159,34 @@ pub fn up(wish: &Wish<'_>, facts: &BTreeMap<u32, Facts>) -> Result<Plan> {
     let inventory = wish.inventory;
     let found =
         |host: &hosts::Host| facts.get(&host.id).expect("facts of every host were gathered");
+    let is_member = |host: &hosts::Host| standing(host.id, facts) == Standing::Member;
+    let members: Vec<&hosts::Host> =
+        inventory.hosts.iter().filter(|host| is_member(host)).collect();
     refuse::half_wiped(inventory, facts)?;
     refuse::to_begin_without(wish, facts)?;
-    refuse::unreadable_data(inventory, facts)?;
+    refuse::unreadable_data(&members, facts)?;
     let cluster_uuid =
-        refuse::one_cluster(inventory, facts)?.unwrap_or_else(|| wish.fresh_uuid.to_owned());
-    refuse::lost_disks(inventory, facts)?;
+        refuse::one_cluster(&members, facts)?.unwrap_or_else(|| wish.fresh_uuid.to_owned());
+    refuse::lost_disks(inventory, &members, facts)?;
 
+    let live = membership(facts);
+    let voters = live.map_or(inventory.voters().count(), |live| live.voters().count());
     let mut plan = Plan {
         cluster: inventory.cluster.name.clone(),
         cluster_uuid,
         hosts: Vec::new(),
-        voters: inventory.voters().count(),
-        quorum: if inventory.voters().count() <= 2 { Quorum::MayGo } else { Quorum::Keep },
-        notes: refuse::membership_notes(inventory, facts),
+        voters,
+        quorum: if voters <= 2 { Quorum::MayGo } else { Quorum::Keep },
+        change: None,
+        notes: notes::on_membership(inventory, facts),
         pins: pins(wish, facts),
     };
     for host in inventory.hosts.iter().filter(|host| !wish.skipped.contains(&host.id)) {
-        let host_plan = host_plan(wish, host, found(host), &plan.cluster_uuid)?;
+        if !is_member(host) {
+            plan.hosts.push(HostPlan::untouched(host, found(host), true));
+            continue;
+        }
+        let host_plan = host_plan(wish, host, found(host), &plan.cluster_uuid, live.is_some())?;
         let rendered = digest::of_bytes(host_plan.node_toml.as_bytes());
         plan.pins.insert(format!("node.toml of {}", host.name), rendered);
         plan.hosts.push(host_plan);
@@ -159,8 +204,9 @@ pub fn down(
 ) -> Result<Plan> {
     if wipe {
         // Only what is known to be this cluster's is removed.
-        refuse::unreadable_data(inventory, facts)?;
-        refuse::one_cluster(inventory, facts)?;
+        let all: Vec<&hosts::Host> = inventory.hosts.iter().collect();
+        refuse::unreadable_data(&all, facts)?;
+        refuse::one_cluster(&all, facts)?;
     }
     let host_plan = |host: &&hosts::Host| {
         let found = facts.get(&host.id)?;
@@ -173,16 +219,7 @@ pub fn down(
             let incarnation = found.identity().map(|identity| identity.incarnation.clone());
             steps.push(Step::Wipe { incarnation });
         }
-        Some(HostPlan {
-            name: host.name.clone(),
-            id: host.id,
-            votes: host.role == hosts::Role::Voter,
-            is_leader: found.status.as_ref().is_some_and(|status| status.leader == Some(host.id)),
-            steps,
-            release: None,
-            node_toml: String::new(),
-            former: None,
-        })
+        Some(HostPlan { steps, ..HostPlan::untouched(host, found, false) })
     };
     Ok(Plan {
         cluster: inventory.cluster.name.clone(),
@@ -190,12 +227,20 @@ pub fn down(
         hosts: hosts.iter().filter_map(host_plan).collect(),
         voters: inventory.voters().count(),
         quorum,
+        change: None,
         notes: Vec::new(),
         pins: BTreeMap::new(),
     })
 }
 
-fn host_plan(wish: &Wish<'_>, host: &hosts::Host, facts: &Facts, uuid: &str) -> Result<HostPlan> {
+/// `lives`: the membership in the log is known.
+fn host_plan(
+    wish: &Wish<'_>,
+    host: &hosts::Host,
+    facts: &Facts,
+    uuid: &str,
+    lives: bool,
+) -> Result<HostPlan> {
     let release = wish.releases.get(&facts.arch).ok_or_else(|| {
         let have: Vec<&str> = wish.releases.keys().map(String::as_str).collect();
         Error::new(Kind::Usage, "choose a binary")
@@ -225,7 +270,7 @@ fn host_plan(wish: &Wish<'_>, host: &hosts::Host, facts: &Facts, uuid: &str) -> 
         steps.push(Step::Format);
     }
     if !facts.files.contains_key("members.toml") {
-        steps.push(Step::Enroll);
+        steps.push(if lives { Step::Introduce } else { Step::Enroll });
     }
     match &facts.process {
         None => steps.push(Step::Start),
@@ -250,20 +295,21 @@ fn host_plan(wish: &Wish<'_>, host: &hosts::Host, facts: &Facts, uuid: &str) -> 
             }
         }
     }
-    let copy = digest::of_bytes(wish.inventory.text.as_bytes());
-    if facts.files.get("inventory.toml") != Some(&copy) {
+    if lacks_copy(wish.inventory, facts) {
         steps.push(Step::Record);
     }
     Ok(HostPlan {
-        name: host.name.clone(),
-        id: host.id,
-        votes: host.role == hosts::Role::Voter,
-        is_leader: facts.status.as_ref().is_some_and(|status| status.leader == Some(host.id)),
         steps,
         release: Some(release.clone()),
         node_toml,
         former: facts.process.as_ref().map(|process| former(process, facts)),
+        ..HostPlan::untouched(host, facts, false)
     })
+}
+
+fn lacks_copy(inventory: &hosts::Inventory, facts: &Facts) -> bool {
+    let copy = digest::of_bytes(inventory.text.as_bytes());
+    facts.files.get("inventory.toml") != Some(&copy)
 }
 
 /// What was shown is not what would be done now; so nothing is.
@@ -324,7 +370,48 @@ impl Plan {
     }
 }
 
+impl Step {
+    /// The phase that carries it out.
+    pub fn phase(&self) -> Phase {
+        match self {
+            Step::Upload { .. } => Phase::Upload,
+            Step::Switch { .. } => Phase::Switch,
+            Step::Configure { .. } => Phase::Configure,
+            Step::Format => Phase::Format,
+            Step::Enroll => Phase::Enroll,
+            Step::Introduce => Phase::Introduce,
+            Step::StopFormer { .. } => Phase::StopFormer,
+            Step::Start => Phase::Start,
+            Step::Join => Phase::Join,
+            Step::CatchUp => Phase::CatchUp,
+            Step::Promote => Phase::Promote,
+            Step::TakeOver { .. } => Phase::TakeOver,
+            Step::Leave => Phase::Leave,
+            Step::Retire => Phase::Retire,
+            Step::Restart { .. } => Phase::Restart,
+            Step::Record => Phase::Record,
+            Step::Stop => Phase::Stop,
+            Step::Wipe { .. } => Phase::Wipe,
+        }
+    }
+}
+
 impl HostPlan {
+    /// A host to which nothing is done.
+    fn untouched(host: &hosts::Host, facts: &Facts, stays_out: bool) -> HostPlan {
+        HostPlan {
+            name: host.name.clone(),
+            id: host.id,
+            votes: host.role == hosts::Role::Voter,
+            is_leader: facts.status.as_ref().is_some_and(|status| status.leader == Some(host.id)),
+            stays_out,
+            steps: Vec::new(),
+            release: None,
+            node_toml: String::new(),
+            former: None,
+        }
+    }
+
     pub fn restarts(&self) -> bool {
         self.steps.iter().any(|step| matches!(step, Step::Restart { .. }))
     }

@@ -15,6 +15,14 @@ pub enum Phase {
     Record,
     Stop,
     Wipe,
+    StopFormer,
+    Introduce,
+    Join,
+    CatchUp,
+    Promote,
+    TakeOver,
+    Leave,
+    Retire,
 }
 
 /// From whatever is there to what the inventory says.
@@ -28,11 +36,48 @@ pub const UP: &[Phase] = &[
     Phase::Switch,
     Phase::Format,
     Phase::Enroll,
+    Phase::Introduce,
     Phase::Start,
     Phase::Settle,
     Phase::Restart,
     Phase::Record,
 ];
+
+/// From a host to a member of a cluster that runs. In the log it is a learner until it has caught up,
+/// and counts nowhere; so whatever breaks off in between costs the others nothing.
+pub const ADD_MEMBER: &[Phase] = &[
+    Phase::Upload,
+    Phase::StopFormer,
+    Phase::Configure,
+    Phase::Switch,
+    Phase::Format,
+    Phase::Introduce,
+    Phase::Start,
+    Phase::Join,
+    Phase::CatchUp,
+    Phase::Promote,
+    Phase::Record,
+];
+
+/// The same, where the new voter takes another one's place.
+pub const REPLACE_MEMBER: &[Phase] = &[
+    Phase::Upload,
+    Phase::StopFormer,
+    Phase::Configure,
+    Phase::Switch,
+    Phase::Format,
+    Phase::Introduce,
+    Phase::Start,
+    Phase::Join,
+    Phase::CatchUp,
+    Phase::Promote,
+    Phase::TakeOver,
+    Phase::Retire,
+    Phase::Record,
+];
+
+/// From a member to a node that has stopped for good.
+pub const REMOVE_MEMBER: &[Phase] = &[Phase::Leave, Phase::Retire, Phase::Record];
 
 /// From running to stopped; data stays.
 pub const DOWN: &[Phase] = &[Phase::Stop];
@@ -54,6 +99,14 @@ impl Phase {
             Phase::Record => "leave the inventory on the hosts",
             Phase::Stop => "stop nodes",
             Phase::Wipe => "remove data",
+            Phase::StopFormer => "end what ran here as another node",
+            Phase::Introduce => "introduce the new node to the others",
+            Phase::Join => "add it as a learner",
+            Phase::CatchUp => "wait until it has caught up",
+            Phase::Promote => "make it a voter",
+            Phase::TakeOver => "let it vote in the other's place",
+            Phase::Leave => "take it out of the membership",
+            Phase::Retire => "see that the removed node has stopped for good",
         }
     }
 }

@@ -14,10 +14,14 @@ pub enum EditError {
     Unreadable,
     #[error("the inventory is JSON, which another program makes: change it there")]
     Json,
-    #[error("users are written as `user = [ … ]`: write each as a [[user]] of its own")]
+    #[error(
+        "users or hosts are written in one line: write each as a [[user]] or [[host]] of its own"
+    )]
     Inline,
     #[error("there is no user {0}")]
     NoSuchUser(String),
+    #[error("there is no host {0}")]
+    NoSuchHost(String),
     #[error("there is a user {0} already")]
     Exists(String),
 }
@@ -61,6 +65,45 @@ pub fn remove_user(text: &str, name: &str) -> Result<String, EditError> {
     let before = if after.is_empty() { before.trim_end_matches('\n') } else { before };
     let end = if after.is_empty() && !before.is_empty() { "\n" } else { "" };
     Ok(format!("{before}{end}{after}"))
+}
+
+/// Some lines of a text, counted from 1.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Lines {
+    pub first: usize,
+    pub last: usize,
+    pub text: String,
+}
+
+/// The lines of a host: from its `[[host]]` to its last value. For a person to delete.
+pub fn lines_of_host(text: &str, name: &str) -> Result<Lines, EditError> {
+    let tree = read(text)?;
+    let none = || EditError::NoSuchHost(name.to_owned());
+    let hosts = entry(&tree, "host").ok_or_else(none)?;
+    let Value::Array(hosts) = &hosts.value else { return Err(EditError::Inline) };
+    let is_wanted = |host: &&Node| matches!(entry(host, "name"), Some(Node { value: Value::String(found), .. }) if found == name);
+    let host = hosts.iter().find(is_wanted).ok_or_else(none)?;
+    if !text[host.span.clone()].starts_with("[[") {
+        return Err(EditError::Inline);
+    }
+    let start = text[..host.span.start].rfind('\n').map_or(0, |newline| newline + 1);
+    let end = last_value(host).unwrap_or(host.span.end);
+    let end = text[end..].find('\n').map_or(text.len(), |newline| end + newline);
+    let first = text[..start].matches('\n').count() + 1;
+    let last = first + text[start..end].matches('\n').count();
+    Ok(Lines { first, last, text: text[start..end].to_owned() })
+}
+
+/// Where the last value of a table ends, those of its own tables included.
+fn last_value(node: &Node) -> Option<usize> {
+    let ends = entries(node).iter().map(|(_, value)| {
+        let own = match value.value {
+            Value::Table(_) => None,
+            _ => Some(value.span.end),
+        };
+        own.or_else(|| last_value(value)).unwrap_or(value.span.end)
+    });
+    ends.max()
 }
 
 /// Where a user stands.
@@ -160,6 +203,20 @@ mod tests {
         let changed = set_passwords(TEXT, "a", &digests).unwrap();
         assert_eq!(changed, TEXT.replace("[\n  \"x\", # old\n  \"y\",\n]", "[\"1\", \"2\"]"));
         assert_eq!(set_passwords(TEXT, "c", &digests), Err(EditError::NoSuchUser("c".to_owned())));
+    }
+
+    #[test]
+    fn the_lines_of_a_host_are_found() {
+        let text = "schema = 1\n\n[[host]]\nname = \"a\"\nid = 1 # one\n\n# the other\n[[host]]\n\
+                    name = \"b\"\nid = 2\n[host.ssh]\nport = 22\n\n[guard]\nspread = \"zone\"\n";
+        let lines = |name: &str| lines_of_host(text, name).unwrap();
+        let a =
+            Lines { first: 3, last: 5, text: "[[host]]\nname = \"a\"\nid = 1 # one".to_owned() };
+        assert_eq!(lines("a"), a);
+        let b = "[[host]]\nname = \"b\"\nid = 2\n[host.ssh]\nport = 22".to_owned();
+        assert_eq!(lines("b"), Lines { first: 8, last: 12, text: b });
+        assert_eq!(lines_of_host(text, "c"), Err(EditError::NoSuchHost("c".to_owned())));
+        assert_eq!(lines_of_host("{}", "c"), Err(EditError::Json));
     }
 
     #[test]

@@ -14,7 +14,9 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::{Deserialize, Serialize};
 
 use crate::reading::{Failure, Sample, Target, Via};
-use crate::status::{Ballot, Configuration, NodeStatus, Peer, ReadyWithin, Role, SCHEMA_VERSION};
+use crate::status::{
+    Ballot, Configuration, Member, MemberRole, NodeStatus, Peer, ReadyWithin, Role, SCHEMA_VERSION,
+};
 
 /// What the inventory says beyond the targets themselves.
 #[derive(Clone, Debug, Default)]
@@ -24,6 +26,8 @@ pub struct Expectations {
     pub max_lag_slots: u64,
     /// Version that every node should run, if one is known.
     pub version: Option<String>,
+    /// Ids of the hosts that should vote; empty where that is not known.
+    pub voters: BTreeSet<u32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -101,7 +105,7 @@ pub enum State {
     Follower,
     Candidate,
     Learner,
-    /// Answers, but is no member of the newest configuration.
+    /// No member of the newest configuration, whether it answers or not.
     Outsider,
     /// Still reads its journal.
     Recovering,
@@ -160,18 +164,21 @@ pub fn judge(samples: &[Sample], expect: &Expectations) -> ClusterStatus {
     };
     let mut hints = contradictions;
     hints.extend(view.hints(&rows, verdict));
+    // Nothing is expected of a host that is no member.
+    let is_expected = |sample: &&Sample| sample.outcome.is_ok() || view.is_member(sample.target.id);
+    let total = samples.iter().filter(is_expected).count();
     ClusterStatus {
         schema_version: SCHEMA_VERSION,
         cluster: expect.cluster.clone(),
         verdict,
         up: view.statuses.len(),
-        total: samples.len(),
+        total,
         headroom,
         voters,
         leader,
         leader_changes: view.statuses.iter().map(|status| status.leader_changes).max().unwrap_or(0),
         chosen_slot: view.statuses.iter().map(|status| status.chosen_slot).max().unwrap_or(0),
-        partial: view.statuses.len() < samples.len(),
+        partial: view.statuses.len() < total,
         insecure: insecure(&view.statuses),
         rows,
         hints,
@@ -317,6 +324,9 @@ impl<'a> View<'a> {
             via: None,
         };
         match &sample.outcome {
+            Err(Failure::Silent(_) | Failure::Refused(_)) if !self.is_member(*id) => {
+                Row { state: State::Outsider, ..empty }
+            }
             Err(failure) => {
                 let state = match failure {
                     Failure::Strange(_) => State::Strange,
@@ -355,10 +365,15 @@ impl<'a> View<'a> {
         links.find(|peer| peer.id == id && peer.connected)
     }
 
+    /// As long as no node says who the members are, every host is taken for one.
+    fn is_member(&self, id: u32) -> bool {
+        let members = &self.configuration.members;
+        members.is_empty() || members.iter().any(|member| member.id == id)
+    }
+
     fn state(&self, status: &NodeStatus) -> State {
-        let member = self.configuration.members.iter().any(|member| member.id == status.id);
         match status.role {
-            _ if !member => State::Outsider,
+            _ if !self.is_member(status.id) => State::Outsider,
             Role::Leader => State::Leader,
             Role::Follower => State::Follower,
             Role::Candidate => State::Candidate,
@@ -404,16 +419,22 @@ impl<'a> View<'a> {
                 (State::Strange, Some(reason)) => {
                     hints.push(format!("in place of {name}, something else: {reason}"));
                 }
+                (State::Outsider, _) if self.configuration.removed.contains(&row.id) => {
+                    hints.push(format!(
+                        "{name} (id {}) was removed from the cluster, and its id is never used \
+                         again: delete its [[host]] from the inventory",
+                        row.id
+                    ));
+                }
                 (State::Outsider, _) => hints.push(format!(
-                    "{name} runs but is no member of configuration {}: paxosctl plan",
-                    self.configuration.number
+                    "{name} is in the inventory, but no member: paxosctl member add {name}"
                 )),
                 (_, Some(reason)) => hints.push(format!("{name}: {reason}")),
                 (_, None) => {}
             }
         }
         hints.extend(self.drift_hint(rows));
-        hints.extend(self.membership_hint(rows));
+        hints.extend(self.membership_hints(rows));
         let leaders = self.statuses.iter().filter(|status| status.role == Role::Leader);
         let leaders: BTreeMap<Ballot, &str> =
             leaders.map(|status| (status.ballot, status.name.as_str())).collect();
@@ -441,18 +462,23 @@ impl<'a> View<'a> {
         (!drifted.is_empty()).then(|| format!("{}, {should}: paxosctl plan", drifted.join(", ")))
     }
 
-    fn membership_hint(&self, rows: &[Row]) -> Option<String> {
+    fn membership_hints(&self, rows: &[Row]) -> Vec<String> {
         let known: BTreeSet<u32> = rows.iter().map(|row| row.id).collect();
-        let missing: Vec<&str> = self
-            .configuration
-            .members
-            .iter()
-            .filter(|member| !known.contains(&member.id))
-            .map(|member| member.name.as_str())
-            .collect();
-        (!missing.is_empty()).then(|| {
-            format!("members that the inventory lacks: {}: paxosctl plan", missing.join(", "))
-        })
+        let mut hints = Vec::new();
+        for Member { id, name, role, .. } in &self.configuration.members {
+            let should_vote = self.expect.voters.contains(id);
+            if !known.contains(id) {
+                hints.push(format!(
+                    "{name} (id {id}) is a member, but not in the inventory: write its [[host]] \
+                     there, or paxosctl member remove {name}"
+                ));
+            } else if *role == MemberRole::Learner && should_vote {
+                hints.push(format!(
+                    "{name} is a learner, the inventory says voter: paxosctl member promote {name}"
+                ));
+            }
+        }
+        hints
     }
 }
 

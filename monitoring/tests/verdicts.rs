@@ -214,7 +214,28 @@ golden! {
         for id in 1..=2 {
             status(s, id).configuration.number = 1;
             status(s, id).configuration.members.pop();
+            status(s, id).configuration.removed = vec![3];
         }
+    };
+    /// What is in the inventory only takes nothing from the redundancy of the members.
+    a_host_that_is_no_member_yet: 4, |s| {
+        for id in 1..=4 {
+            status(s, id).configuration.members.pop();
+        }
+        for id in 1..=3 {
+            status(s, id).peers.retain(|peer| peer.id != 4);
+        }
+        kill(s, 4);
+    };
+    a_removed_node_that_has_stopped: 4, |s| {
+        for id in 1..=4 {
+            status(s, id).configuration.members.pop();
+            status(s, id).configuration.removed = vec![4];
+        }
+        for id in 1..=3 {
+            status(s, id).peers.retain(|peer| peer.id != 4);
+        }
+        kill(s, 4);
     };
     a_node_of_another_cluster_in_its_place: 3, |s| {
         status(s, 3).cluster_uuid = "0ddba11".into();

@@ -7,6 +7,7 @@ use std::time::Instant;
 use deploy::execute::{self, Run};
 use deploy::facts::Facts;
 use deploy::guard;
+use deploy::live;
 use deploy::plan::{self, Plan, Quorum};
 use deploy::procedures;
 use hosts::{Host, Inventory};
@@ -106,9 +107,8 @@ fn ask_the_guard(
     hosts: &[&Host],
     facts: &BTreeMap<u32, Facts>,
 ) -> Result<(), Error> {
-    let seen: Vec<(u32, Option<&Facts>)> =
-        inventory.hosts.iter().map(|host| (host.id, facts.get(&host.id))).collect();
-    let voters = guard::voters(&inventory.hosts, &seen, inventory.guard.max_lag_slots);
+    let seen = live::by_node(facts.iter().map(|(id, facts)| (*id, facts.status.as_ref())));
+    let voters = guard::voters(&inventory.hosts, &seen, inventory.guard.max_lag_slots, None);
     let taken: BTreeSet<u32> = hosts.iter().map(|host| host.id).collect();
     guard::may_take(&voters, &taken).map_err(|refusal| {
         Error::new(Word::Guard, "stop the selected nodes").because(refusal).hint(

@@ -10,9 +10,11 @@ pub mod exec;
 pub mod r#gen;
 pub mod init;
 pub mod lab;
+pub mod leader;
 pub mod load;
 pub mod lock;
 pub mod logs;
+pub mod member;
 pub mod monitor;
 pub mod plan;
 pub mod run;
@@ -42,6 +44,11 @@ pub enum Verb {
     Logs(logs::Args),
     Call(call::Args),
     Exec(exec::Args),
+    Member(member::Args),
+    Leader(leader::Args),
+    /// The same as `leader move`.
+    #[command(hide = true)]
+    Transfer(leader::MoveArgs),
     User(user::Args),
     Run(run::Args),
     Lab(lab::Args),
@@ -67,6 +74,9 @@ impl Verb {
             Verb::Logs(args) => logs::run(args, context).await,
             Verb::Call(args) => call::run(args, context).await,
             Verb::Exec(args) => exec::run(args, context).await,
+            Verb::Member(args) => member::run(args, context).await,
+            Verb::Leader(args) => leader::run(args, context).await,
+            Verb::Transfer(args) => leader::move_to(args, context).await,
             Verb::User(args) => user::run(args, context).await,
             Verb::Run(args) => run::run(args, context).await,
             Verb::Lab(args) => lab::run(args, context).await,
@@ -86,10 +96,13 @@ impl Verb {
             self,
             Verb::Down(_)
                 | Verb::Lab(_)
+                | Verb::Leader(_)
                 | Verb::Load(_)
                 | Verb::Logs(_)
+                | Verb::Member(_)
                 | Verb::Run(_)
                 | Verb::Status(_)
+                | Verb::Transfer(_)
                 | Verb::Up(_)
         )
     }

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use clap::ValueEnum;
 use deploy::ssh::Session;
 use hosts::{Host, Inventory};
-use monitoring::reading::{Pages, Target};
+use monitoring::reading::{Pages, Sample, Target};
 use monitoring::scrape::{self, Deadlines, Fallback};
 use monitoring::show::{COLUMNS, VERSION_COLUMN};
 use monitoring::verdict::{self, ClusterStatus, Expectations, Verdict};
@@ -187,15 +187,19 @@ impl Look {
                 cluster: inventory.cluster.name.clone(),
                 max_lag_slots: inventory.guard.max_lag_slots,
                 version: None,
+                voters: inventory.voters().map(|host| host.id).collect(),
             },
             fallback: with_ssh.then(|| through_ssh(inventory)),
         }
     }
 
     pub async fn once(&self) -> ClusterStatus {
-        let samples =
-            scrape::scrape_all(&self.targets, Deadlines::default(), self.fallback.clone()).await;
-        verdict::judge(&samples, &self.expectations)
+        verdict::judge(&self.samples().await, &self.expectations)
+    }
+
+    /// One a host, in the inventory's order.
+    pub async fn samples(&self) -> Vec<Sample> {
+        scrape::scrape_all(&self.targets, Deadlines::default(), self.fallback.clone()).await
     }
 }
 

@@ -67,11 +67,7 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, Error> {
         return Err(Error::from(error).and_hint(hint));
     }
     let work = Work { inventory: &inventory, releases, fleet, skipped };
-    let deadline = args.lock_wait.map(|wait| began + wait);
-    let is_patient = || {
-        deadline.is_some_and(|deadline| Instant::now() < deadline)
-            && !context.interrupt.is_requested()
-    };
+    let is_patient = patience(context, began, args.lock_wait);
     let watch = desk::watch(context);
     loop {
         let shown = first_plan(&args, &work).await?;
@@ -80,7 +76,7 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, Error> {
             report(context, &shown, None, began);
             return desk::left_out(errors);
         }
-        let outcome = wait_for_lock(context, is_patient, || {
+        let outcome = wait_for_lock(context, &is_patient, || {
             let converge = || converge(&args, &work, &shown, &watch);
             execute::under_lock(&inventory, &work.fleet, "up", &watch, converge)
         })
@@ -164,9 +160,22 @@ async fn look(fleet: &Fleet) -> deploy::Result<BTreeMap<u32, deploy::facts::Fact
     }
 }
 
-async fn wait_for_lock<T, Attempt>(
+/// Whether there is time left to wait for somebody else's lock.
+pub(super) fn patience(
     context: &Context,
-    is_patient: impl Fn() -> bool,
+    began: Instant,
+    lock_wait: Option<Duration>,
+) -> impl Fn() -> bool {
+    let deadline = lock_wait.map(|wait| began + wait);
+    move || {
+        deadline.is_some_and(|deadline| Instant::now() < deadline)
+            && !context.interrupt.is_requested()
+    }
+}
+
+pub(super) async fn wait_for_lock<T, Attempt>(
+    context: &Context,
+    is_patient: &impl Fn() -> bool,
     mut attempt: impl FnMut() -> Attempt,
 ) -> deploy::Result<T>
 where
@@ -187,7 +196,7 @@ where
     }
 }
 
-fn refuse_unsettled(context: &Context, inventory: &Inventory) -> Result<(), Error> {
+pub(super) fn refuse_unsettled(context: &Context, inventory: &Inventory) -> Result<(), Error> {
     let problems = inventory.unsettled();
     if !problems.has_errors() {
         return Ok(());

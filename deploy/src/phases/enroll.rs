@@ -9,6 +9,7 @@ use std::collections::BTreeMap;
 use crate::error::{Error, Kind, Result};
 use crate::execute::Run;
 use crate::facts::Identity;
+use crate::fleet::Member;
 use crate::plan::Step;
 use crate::procedures::Phase;
 use crate::render;
@@ -42,29 +43,26 @@ pub(crate) async fn run(run: &Run<'_>) -> Result<()> {
 async fn collect(run: &Run<'_>) -> Result<BTreeMap<u32, Identity>> {
     let read = run
         .fleet
-        .all(
-            |_| true,
-            |member| async move {
-                let doing = "read the node's identity";
-                let program =
-                    quote(&member.host.current().join("paxos-node").display().to_string());
-                let config = quote(&member.host.node_toml().display().to_string());
-                let script = format!("{program} identity --config {config}");
-                let said = member.session.run(doing, &script).await?;
-                serde_json::from_str::<Identity>(said.trim()).map_err(|cause| {
-                    Error::new(Kind::Remote, doing).on(&*member.host.name).because(cause)
-                })
-            },
-        )
+        .all(|host| run.takes_part(host.id), |member| async move { identity(&member).await })
         .await?;
     Ok(read.into_iter().map(|(member, identity)| (member.host.id, identity)).collect())
+}
+
+/// What `format` made on a host.
+pub(super) async fn identity(member: &Member) -> Result<Identity> {
+    let doing = "read the node's identity";
+    let program = quote(&member.host.current().join("paxos-node").display().to_string());
+    let config = quote(&member.host.node_toml().display().to_string());
+    let said = member.session.run(doing, &format!("{program} identity --config {config}")).await?;
+    serde_json::from_str::<Identity>(said.trim())
+        .map_err(|cause| Error::new(Kind::Remote, doing).on(&*member.host.name).because(cause))
 }
 
 async fn existing(run: &Run<'_>) -> Result<Option<String>> {
     let read = run
         .fleet
         .all(
-            |_| true,
+            |host| run.takes_part(host.id),
             |member| async move {
                 let path = quote(&member.host.members_toml().display().to_string());
                 let script = format!("cat {path} 2>/dev/null || true");
@@ -94,7 +92,7 @@ fn confirm(run: &Run<'_>, text: &str, identities: &BTreeMap<u32, Identity>) -> R
             Error::new(Kind::Guard, doing)
                 .on(name)
                 .because(cause)
-                .hint("a node comes into an existing cluster by `paxosctl member add` or `replace`")
+                .hint(format!("a node comes into an existing cluster by `paxosctl member add {name}`, or `member replace OLD {name}`"))
         };
         let Some(member) = members.members.iter().find(|member| member.id == *id) else {
             return Err(error("the members.toml that other hosts have does not name this node"));

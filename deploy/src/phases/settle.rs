@@ -9,12 +9,16 @@ use monitoring::status::NodeStatus;
 use crate::error::{Error, Kind, Result};
 use crate::execute::Run;
 use crate::fleet::Member;
+use crate::live::{self, Seen};
+use crate::phases::meet;
 use crate::procedures::Phase;
 use crate::supervisor;
 
 const READINGS: usize = 3;
 const BETWEEN_GOOD: Duration = Duration::from_secs(1);
 const BETWEEN_BAD: Duration = Duration::from_millis(250);
+/// A node that knows nobody who is left is told whom to ask; others find each other sooner.
+const INTRODUCE_EVERY: Duration = Duration::from_secs(2);
 const LAST_LINES: usize = 12;
 
 pub(crate) async fn run(run: &Run<'_>) -> Result<()> {
@@ -53,10 +57,15 @@ pub(crate) async fn settle(run: &Run<'_>) -> Result<(), Shut> {
     let mut good = 0;
     let mut chosen_before = None;
     let mut said = String::new();
+    let mut introduced = Instant::now();
     loop {
         run.pause(Phase::Settle.title()).map_err(Shut::unknown)?;
         let readings = read(run).await?;
         let missing = missing(&readings, chosen_before);
+        if !missing.is_empty() && introduced.elapsed() > INTRODUCE_EVERY {
+            introduced = Instant::now();
+            meet::introduce_the_leader(run, &readings).await.map_err(Shut::unknown)?;
+        }
         // The first reading has nothing to be compared with, so it is never a good one.
         let compared = chosen_before.is_some();
         chosen_before = readings.iter().filter_map(|(_, r)| Some(r.as_ref()?.chosen_slot)).max();
@@ -91,34 +100,16 @@ type Reading = (Member, Option<NodeStatus>);
 
 /// One reading of all nodes at the same instant. A node that has exited is an error.
 async fn read(run: &Run<'_>) -> Result<Vec<Reading>, Shut> {
-    let outcomes = run
-        .fleet
-        .each(
-            |_| true,
-            |member| async move {
-                let script = format!(
-                    r#"{}if ! node_find; then echo exited; exit 0; fi
-timeout 2 "/proc/$pid/exe" get /status --config "$d/node.toml" 2>/dev/null || echo silent
-"#,
-                    supervisor::prelude(&member.host)
-                );
-                let said = member.session.run("ask the node how it is", &script).await?;
-                if said.trim() == "exited" {
-                    return Ok(Err(exited(&member).await));
-                }
-                Ok(Ok(serde_json::from_str::<NodeStatus>(&said).ok()))
-            },
-        )
-        .await;
-    let (mut readings, mut errors, mut by) = (Vec::new(), Vec::new(), BTreeSet::new());
-    for (member, outcome) in outcomes {
-        match outcome {
-            Ok(Ok(status)) => readings.push((member, status)),
-            Ok(Err(exited)) => {
+    let look = live::look(run.fleet, |host| run.takes_part(host.id)).await;
+    let (mut readings, mut errors, mut by) = (Vec::new(), look.errors, BTreeSet::new());
+    for (member, seen) in look.hosts {
+        match seen {
+            Seen::Exited => {
                 by.insert(member.host.id);
-                errors.push(exited);
+                errors.push(exited(&member).await);
             }
-            Err(unseen) => errors.push(unseen),
+            Seen::Silent => readings.push((member, None)),
+            Seen::Runs(status) => readings.push((member, Some(*status))),
         }
     }
     match Error::all(errors) {
@@ -127,7 +118,7 @@ timeout 2 "/proc/$pid/exe" get /status --config "$d/node.toml" 2>/dev/null || ec
     }
 }
 
-async fn exited(member: &Member) -> Error {
+pub(crate) async fn exited(member: &Member) -> Error {
     let words = supervisor::last_words(&member.host, LAST_LINES);
     let said = member.session.run("read its last words", &words).await.unwrap_or_default();
     Error::new(Kind::Remote, "keep the node running")

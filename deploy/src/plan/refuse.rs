@@ -1,4 +1,4 @@
-//! What a plan refuses to touch, each with its mend, and what it notes about the live membership.
+//! What a plan refuses to touch, each with its mend.
 
 use std::collections::BTreeMap;
 
@@ -34,11 +34,8 @@ pub(super) fn half_wiped(inventory: &hosts::Inventory, facts: &BTreeMap<u32, Fac
 }
 
 /// Data that is there but cannot be read stops everything: it may be the only copy.
-pub(super) fn unreadable_data(
-    inventory: &hosts::Inventory,
-    facts: &BTreeMap<u32, Facts>,
-) -> Result<()> {
-    for host in &inventory.hosts {
+pub(super) fn unreadable_data(hosts: &[&hosts::Host], facts: &BTreeMap<u32, Facts>) -> Result<()> {
+    for host in hosts {
         let data_dir = host.data_dir.display();
         let error = || Error::new(Kind::Guard, format!("read {data_dir}")).on(&*host.name);
         match facts.get(&host.id).map(|facts| &facts.data) {
@@ -50,7 +47,10 @@ pub(super) fn unreadable_data(
             Some(Data::Broken { said }) => {
                 return Err(error()
                     .because(said)
-                    .hint("nothing was touched; `paxosctl logs` may say more. A node whose data is lost comes back as a new id only"));
+                    .hint(format!(
+                        "nothing was touched; `paxosctl logs` may say more. A node whose data is lost comes back under a new id only: `paxosctl member replace {} NEW`",
+                        host.name
+                    )));
             }
             _ => {}
         }
@@ -60,11 +60,11 @@ pub(super) fn unreadable_data(
 
 /// The uuid that all formatted hosts share, if any is formatted.
 pub(super) fn one_cluster(
-    inventory: &hosts::Inventory,
+    hosts: &[&hosts::Host],
     facts: &BTreeMap<u32, Facts>,
 ) -> Result<Option<String>> {
     let mut first: Option<(&hosts::Host, &Identity)> = None;
-    for host in &inventory.hosts {
+    for host in hosts.iter().copied() {
         let Some(identity) = facts.get(&host.id).and_then(Facts::identity) else { continue };
         let error = |cause: String| {
             Error::new(Kind::Guard, format!("read {}", host.data_dir.display()))
@@ -94,7 +94,11 @@ pub(super) fn one_cluster(
 
 /// A blank disk is formatted only while no membership was ever written. A first `up` that broke off
 /// between two hosts is before that, and simply goes on.
-pub(super) fn lost_disks(inventory: &hosts::Inventory, facts: &BTreeMap<u32, Facts>) -> Result<()> {
+pub(super) fn lost_disks(
+    inventory: &hosts::Inventory,
+    members: &[&hosts::Host],
+    facts: &BTreeMap<u32, Facts>,
+) -> Result<()> {
     let begun = |host: &&hosts::Host| {
         facts.get(&host.id).is_some_and(|facts| {
             facts.files.contains_key("members.toml") || facts.process.is_some()
@@ -103,7 +107,7 @@ pub(super) fn lost_disks(inventory: &hosts::Inventory, facts: &BTreeMap<u32, Fac
     let Some(witness) = inventory.hosts.iter().find(begun) else { return Ok(()) };
     let blank =
         |host: &&hosts::Host| facts.get(&host.id).is_some_and(|facts| facts.data == Data::Blank);
-    let Some(lost) = inventory.hosts.iter().find(blank) else { return Ok(()) };
+    let Some(lost) = members.iter().copied().find(blank) else { return Ok(()) };
     let member = facts
         .values()
         .filter_map(|facts| facts.status.as_ref())
@@ -124,54 +128,22 @@ pub(super) fn lost_disks(inventory: &hosts::Inventory, facts: &BTreeMap<u32, Fac
     } else {
         error
     };
-    Err(error.hint("a node that lost its disk, or a new one, comes in under an id never used before: `paxosctl member replace`"))
+    let free = free_id(inventory, facts);
+    Err(error.hint(format!(
+        "a node that lost its disk comes back under an id never used before: give this host `id = {free}` and a name of its own in the inventory, say n{free}; then `paxosctl member replace {} n{free}`",
+        lost.name
+    )))
 }
 
-/// Where the live membership differs from the inventory, the log is right and the inventory is to
-/// be mended.
-pub(super) fn membership_notes(
-    inventory: &hosts::Inventory,
-    facts: &BTreeMap<u32, Facts>,
-) -> Vec<String> {
-    let newest = facts
-        .values()
-        .filter_map(|facts| facts.status.as_ref())
-        .map(|status| &status.configuration)
-        .max_by_key(|configuration| configuration.number);
-    let Some(live) = newest.filter(|live| !live.members.is_empty()) else { return Vec::new() };
-    let mut notes = Vec::new();
-    for host in &inventory.hosts {
-        let Some(member) = live.members.iter().find(|member| member.id == host.id) else {
-            notes.push(format!(
-                "{} (id {}) is in the inventory, but no member of the cluster",
-                host.name, host.id
-            ));
-            continue;
-        };
-        let votes = member.role == monitoring::status::MemberRole::Voter;
-        if votes != (host.role == hosts::Role::Voter) {
-            let live_role = if votes { "voter" } else { "learner" };
-            notes.push(format!(
-                "{} is a {live_role} in the cluster, a {} in the inventory",
-                host.name, host.role
-            ));
-        }
-        if member.peer != host.peer_endpoint() {
-            notes.push(format!(
-                "peers dial {} at {}, the inventory says {}",
-                host.name,
-                member.peer,
-                host.peer_endpoint()
-            ));
-        }
-    }
-    for member in &live.members {
-        if inventory.host_by_id(member.id).is_none() {
-            notes.push(format!(
-                "{} (id {}) is a member of the cluster, but not in the inventory",
-                member.name, member.id
-            ));
-        }
-    }
-    notes
+/// An id that was never used, as far as anybody who was reached knows.
+pub(super) fn free_id(inventory: &hosts::Inventory, facts: &BTreeMap<u32, Facts>) -> u32 {
+    let configurations =
+        facts.values().filter_map(|facts| facts.status.as_ref()).map(|s| &s.configuration);
+    let by_log = configurations.flat_map(|configuration| {
+        let members = configuration.members.iter().map(|member| member.id);
+        members.chain(configuration.removed.iter().copied())
+    });
+    let by_disk = facts.values().filter_map(|facts| facts.identity().map(|identity| identity.id));
+    let used = inventory.hosts.iter().map(|host| host.id).chain(by_log).chain(by_disk);
+    used.max().unwrap_or(0).saturating_add(1)
 }

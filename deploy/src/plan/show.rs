@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::member::Change;
 use super::{HostPlan, Plan, Step};
 
 impl Plan {
@@ -22,6 +23,12 @@ impl Plan {
     }
 
     pub fn summary(&self) -> String {
+        if let Some(change) = &self.change {
+            return change.summary(self.is_empty());
+        }
+        if self.is_empty() && self.hosts.iter().any(|host| host.stays_out) {
+            return "No changes. The members among the hosts match the inventory.".to_owned();
+        }
         if self.is_empty() {
             return "No changes. The hosts match the inventory.".to_owned();
         }
@@ -68,9 +75,28 @@ impl Plan {
     }
 }
 
+impl Change {
+    fn summary(&self, is_empty: bool) -> String {
+        let after = self.after.len();
+        let headroom = after - (after / 2 + 1).min(after);
+        if self.before == self.after {
+            let voters = self.after.join(", ");
+            return match is_empty {
+                true => format!("No changes. The voters are {voters}."),
+                false => format!("Plan: the voters stay {voters}."),
+            };
+        }
+        format!(
+            "Plan: voters {} become {}; {after} can lose {headroom}. Quorum kept at every step.",
+            self.before.join(", "),
+            self.after.join(", "),
+        )
+    }
+}
+
 impl HostPlan {
     fn sign(&self) -> char {
-        if self.steps.contains(&Step::Format) {
+        if self.steps.iter().any(|step| matches!(step, Step::Format | Step::Join)) {
             '+'
         } else if self.steps.iter().all(|step| step.sign() == '-') {
             '-'
@@ -84,8 +110,10 @@ impl Step {
     fn sign(&self) -> char {
         match self {
             Step::Upload { .. } | Step::Format | Step::Enroll | Step::Start => '+',
+            Step::Introduce | Step::Join | Step::Promote | Step::TakeOver { .. } => '+',
             Step::Configure { is_new: true } | Step::Switch { from: None, .. } => '+',
             Step::Stop | Step::Wipe { .. } => '-',
+            Step::StopFormer { .. } | Step::Leave | Step::Retire => '-',
             _ => '~',
         }
     }
@@ -105,7 +133,17 @@ impl fmt::Display for Step {
             Step::Configure { is_new: false } => f.write_str("rewrite node.toml"),
             Step::Format => f.write_str("format the data folder: identity and key, once ever"),
             Step::Enroll => f.write_str("write members.toml"),
+            Step::Introduce => f.write_str("write members.toml: the members as they are now"),
+            Step::StopFormer { pid } => write!(f, "stop process {pid}, which is another node"),
             Step::Start => f.write_str("start the node"),
+            Step::Join => f.write_str("make it a learner"),
+            Step::CatchUp => f.write_str("wait until it has caught up"),
+            Step::Promote => f.write_str("make it a voter"),
+            Step::TakeOver { old, old_name } => {
+                write!(f, "make it a voter in place of {old_name} (id {old}), in one step")
+            }
+            Step::Leave => f.write_str("take it out of the membership, for good"),
+            Step::Retire => f.write_str("see that it has stopped and left its tombstone"),
             Step::Restart { because } => write!(f, "restart the node: {}", because.join(", ")),
             Step::Record => f.write_str("leave a copy of the inventory"),
             Step::Stop => f.write_str("stop the node"),
