@@ -18,7 +18,7 @@ BIN    := target/release
 CTL    := $(BIN)/paxosctl
 
 .PHONY: help compile clean run soak up gen down kill show ssh_up ssh_down ssh_show test bench sim \
-        lab_up lab_down monitor_up monitor_down check mutants model fuzz
+        lab_up lab_down monitor_up monitor_down check mutants model measures fuzz
 
 help: ## this list
 	@sed -n 's/^\([a-z_]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null \
@@ -96,6 +96,12 @@ monitor_down: compile ## stop them
 bench: compile ## writes and reads per second against etcd in the same run
 	@$(CTL) bench $(if $(DURATION),--duration '$(DURATION)') $(if $(ONLY),--only '$(ONLY)') \
 	  $(if $(BASE_PORT),--base-port '$(BASE_PORT)' --dir '.run/bench-$(BASE_PORT)')
+
+# One after the other: each wants the machine for itself. Root, for the packets that are dropped.
+measures: ## KEYS keys (default 1000000): snapshots, join, restart; ROUNDS of fail-over and of hand-over
+	KEYS=$(or $(KEYS),1000000) cargo test --locked --release -p ctl --test measures -- --nocapture --test-threads=1
+	FAILOVER_KILLS=$(or $(ROUNDS),50) FAILOVER_DROPS=$(or $(ROUNDS),50) HANDOVERS=$(or $(ROUNDS),50) cargo test --locked --release -p ctl \
+	  --test failover --test failover_dropped --test handover -- --nocapture --test-threads=1
 
 sim: ## SEEDS simulated lives of the protocol, and of whole nodes (FROM=n: from that one), on all cores
 	SEEDS=$(SEEDS) cargo test --locked -p paxos --test simulator -- --nocapture seeds
