@@ -93,12 +93,15 @@ fn standing(status: Option<&NodeStatus>, goal: u64, slack: u64) -> Standing {
 }
 
 /// May these nodes be taken away together? Allowed when a quorum of caught-up voters stays, or when
-/// none of them counted in the first place.
+/// none of them is of use now: one that is behind still promises and accepts, and may be what every
+/// write goes through.
 pub fn may_take(voters: &[Voter], taken: &BTreeSet<u32>) -> Result<(), Refusal> {
     let counts = |voter: &&Voter| voter.standing == Standing::CaughtUp;
     let needed = voters.len() / 2 + 1;
     let left = voters.iter().filter(|voter| !taken.contains(&voter.id)).filter(counts).count();
-    let costs = voters.iter().filter(|voter| taken.contains(&voter.id)).any(|voter| counts(&voter));
+    let is_of_use =
+        |voter: &Voter| !matches!(voter.standing, Standing::Down | Standing::Unreachable);
+    let costs = voters.iter().filter(|voter| taken.contains(&voter.id)).any(is_of_use);
     if left >= needed || !costs {
         return Ok(());
     }
@@ -252,5 +255,16 @@ mod tests {
         check(&[CaughtUp, Down, CaughtUp], &[2], Ok(()));
         check(&[CaughtUp, Down, Down], &[2], Ok(()));
         check(&[CaughtUp, CaughtUp, CaughtUp], &[9], Ok(()));
+    }
+
+    /// A node that is behind promises and accepts all the same: here every write goes through it.
+    #[test]
+    fn the_second_half_of_a_quorum_stays_though_it_is_behind() {
+        check(
+            &[CaughtUp, Behind(4812), Down],
+            &[2],
+            Err("n3 is down; stopping n2 leaves 1 caught-up voter of 3, needs 2"),
+        );
+        check(&[CaughtUp, Behind(4812), CaughtUp], &[2], Ok(()));
     }
 }

@@ -9,6 +9,7 @@ use bytes::{BufMut, Bytes, BytesMut};
 use paxos::Value;
 
 use crate::command;
+use crate::store::Transaction;
 
 const VERSION: u8 = 1;
 const HEADER_LEN: usize = 1 + 8 + 8 + 4;
@@ -112,6 +113,11 @@ impl<'a> Batch<'a> {
     }
 }
 
+/// What a command takes in a payload.
+pub fn command_bytes(argv: &[impl AsRef<[u8]>]) -> usize {
+    argv.iter().map(|argument| 4 + argument.as_ref().len()).sum::<usize>() + 4
+}
+
 /// Could applying this make the state larger? Bytes that cannot be read could.
 pub fn may_grow(value: &Value) -> bool {
     let Value::Batch { payload, .. } = value else { return false };
@@ -120,10 +126,29 @@ pub fn may_grow(value: &Value) -> bool {
     loop {
         match batch.next_command(&mut argv) {
             Ok(false) => return false,
-            Ok(true) if command::check(&argv).is_ok_and(|spec| !spec.has_flag("denyoom")) => {}
+            Ok(true) if !command_may_grow(&argv) => {}
             Ok(true) | Err(_) => return true,
         }
     }
+}
+
+/// The same of one command of the log. The door asks by the same words what it proposes while the
+/// disk is full: an entry that is proposed and that no full node takes would be adopted by one
+/// leader after another.
+fn command_may_grow(argv: &[&[u8]]) -> bool {
+    if argv.first() == Some(&Transaction::NAME) {
+        return Transaction::read(argv)
+            .is_none_or(|transaction| transaction.commands.iter().any(|argv| argv_may_grow(argv)));
+    }
+    argv_may_grow(argv)
+}
+
+/// The same of one command of a client. What makes no sense is answered with an error at its place,
+/// and changes nothing.
+pub fn argv_may_grow(argv: &[&[u8]]) -> bool {
+    let Ok(spec) = command::check(argv) else { return false };
+    let (spec, _) = command::carried(spec, argv);
+    spec.has_flag("denyoom")
 }
 
 #[cfg(test)]

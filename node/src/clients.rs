@@ -122,6 +122,8 @@ pub struct Session {
 }
 
 /// A connection with more than this in flight is not read from until it has less.
+/// Requests of one connection in batches whose replies may be whole values.
+const VALUES_PENDING_MAX: u32 = 256;
 const PENDING_MAX: usize = 16 * 1024;
 const HELD_BYTES_MAX: usize = 32 << 20;
 /// A client that does not read its replies: past this it is closed (PITFALLS 42).
@@ -217,6 +219,12 @@ impl Session {
     /// with what it asked for (PITFALLS 42).
     pub fn takes_replies(&self) -> bool {
         self.reply_bytes() < OUT_BYTES_PAUSE
+    }
+
+    /// May a batch take one more of its requests that answers with a value? A long one is alone.
+    pub fn has_room_for_value(&self, is_long: bool) -> bool {
+        let pending_max = if is_long { 0 } else { VALUES_PENDING_MAX - 1 };
+        self.values_pending <= pending_max && self.takes_replies()
     }
 
     /// May more be read from its socket?

@@ -70,6 +70,8 @@ struct Item {
     hash_slot: u16,
     /// Its reply may be a value: counted in the connection's `values_pending`.
     answers_value: bool,
+    /// Session and number of a command behind `ONCE`.
+    once: Option<(u64, u64)>,
     kind: ItemKind,
 }
 
@@ -176,8 +178,9 @@ pub struct Node {
 /// A batch is closed at this size; what comes after waits for the next.
 const BATCH_BYTES_MAX: usize = 1 << 20;
 const BATCH_ITEMS_MAX: usize = 16 * 1024;
-/// Requests of one connection in batches whose replies may be whole values.
-const VALUES_PENDING_MAX: u32 = 256;
+/// A request whose reply would be longer than this, by what the store holds now, is the only one of
+/// its connection in a batch that answers with a value: a batch answers all at once.
+const LONG_REPLY_BYTES: usize = 64 << 10;
 /// Reads are served in one turn until their replies come to so many bytes; the next turn goes on,
 /// after whatever has come in (heartbeats do not wait for somebody's reading, PITFALLS 46).
 const READ_BYTES_A_TURN: usize = 4 << 20;

@@ -307,6 +307,7 @@ mod tests {
 
     use super::*;
     use crate::batch::BatchBuilder;
+    use crate::store::Transaction;
 
     /// A disk that is nearly full takes what makes room, and nothing that grows.
     #[test]
@@ -323,6 +324,15 @@ mod tests {
         assert!(state.takes_in(&accept(&[b"FLUSHALL"])));
         assert!(!state.takes_in(&accept(&[b"SET", b"k", b"v"])));
         assert!(!state.takes_in(&accept(&[b"APPEND", b"k", b"v"])));
+        let transaction = |command: &[&[u8]]| {
+            let argv = Transaction::write::<&[u8], &[u8]>(&[], &[command]);
+            let argv: Vec<&[u8]> = argv.iter().map(Vec::as_slice).collect();
+            state.takes_in(&accept(&argv))
+        };
+        assert!(transaction(&[b"DEL", b"k"]) && transaction(&[b"GET", b"k"]));
+        assert!(!transaction(&[b"SET", b"k", b"v"]));
+        assert!(state.takes_in(&accept(&[b"ONCE", b"1", b"1", b"DEL", b"k"])));
+        assert!(!state.takes_in(&accept(&[b"ONCE", b"1", b"1", b"SET", b"k", b"v"])));
         state.set_full(false);
         assert!(state.takes_in(&accept(&[b"SET", b"k", b"v"])));
     }

@@ -77,7 +77,7 @@ impl Node {
                 Ok(false) => break,
                 Err(error) => panic!("slot {slot} cannot be applied: {error}"),
             }
-            let reply = self.store.apply(applying, &argv);
+            let reply = self.store.apply_for(applying, &argv, !items.is_empty());
             self.counts.applied_commands += 1;
             if let Some(item) = items.pop_front() {
                 if let Some(client) = self.clients.get_mut(item.session) {
@@ -92,12 +92,18 @@ impl Node {
     /// The reads that stand at the front of a batch's requests.
     pub(super) fn serve_reads_in_batch(&mut self, applying: Applying, items: &mut VecDeque<Item>) {
         while let Some(Item { kind: ItemKind::Read(argv), .. }) = items.front() {
-            let argv: Vec<&[u8]> = argv.iter().map(|argument| &argument[..]).collect();
-            let reply = self
-                .store
-                .read(Reading { clock_ms: applying.time_ms, seed: applying.seed }, &argv)
-                .expect("at the log's own time nothing is past its deadline");
-            self.counts.reads_served += 1;
+            let session = items.front().map(|item| item.session);
+            let client = session.and_then(|session| self.clients.get(session));
+            let reply = if client.is_some_and(Session::takes_replies) {
+                let argv: Vec<&[u8]> = argv.iter().map(|argument| &argument[..]).collect();
+                self.counts.reads_served += 1;
+                self.store
+                    .read(Reading { clock_ms: applying.time_ms, seed: applying.seed }, &argv)
+                    .expect("at the log's own time nothing is past its deadline")
+            } else {
+                // They grew since they were asked for.
+                Reply::error("TRYAGAIN the replies of this connection are too long for one turn")
+            };
             let item = items.pop_front().expect("it was just looked at");
             self.reply_to_item(item, reply);
         }
@@ -237,8 +243,15 @@ impl Node {
                 client.values_pending += 1;
                 let WaitingRead { session, sequence, hash_slot, argv, .. } = read;
                 let kind = ItemKind::Read(argv);
-                let answers_value = true;
-                self.open_items.push(Item { session, sequence, hash_slot, answers_value, kind });
+                let (answers_value, once) = (true, None);
+                self.open_items.push(Item {
+                    session,
+                    sequence,
+                    hash_slot,
+                    answers_value,
+                    once,
+                    kind,
+                });
             }
         }
     }

@@ -4,13 +4,27 @@ use bytes::Bytes;
 use paxos::Now;
 
 use super::{
-    BATCH_BYTES_MAX, BATCH_ITEMS_MAX, Item, ItemKind, Node, ReadPath, VALUES_PENDING_MAX,
-    WaitingRead,
+    BATCH_BYTES_MAX, BATCH_ITEMS_MAX, Item, ItemKind, LONG_REPLY_BYTES, Node, ReadPath, WaitingRead,
 };
+use crate::batch;
 use crate::clients::{Held, Request, Sequence, SessionId};
-use crate::command::{self, Class, Operation, Spec, Work};
+use crate::command::{self, Class, Operation, Spec, Work, Write};
 use crate::metrics::Op;
 use crate::resp::Reply;
+
+pub(super) const DISK_IS_FULL: &str =
+    "the disk of the leader is full, the command was not executed";
+
+/// Session and number of a command behind `ONCE`.
+fn once_number(spec: &Spec, argv: &[&[u8]]) -> Option<(u64, u64)> {
+    if spec.name != "once" {
+        return None;
+    }
+    match command::parse(spec, argv) {
+        Ok(Operation::Write(Write::Once { session, number, .. })) => Some((session, number)),
+        _ => None,
+    }
+}
 
 impl Node {
     /// A command as it came from a client: refused at the door, or taken. One that is not for the
@@ -90,10 +104,23 @@ impl Node {
         if self.clock.is_none() {
             return false;
         }
+        let once = once_number(spec, argv);
         if let Err(reply) = self.admit(spec, argv) {
-            self.clients.complete(session, sequence, &reply);
+            // Sent again, it is not to be told by the door that it was not done.
+            let settled = once
+                .and_then(|(session, number)| self.store.settled_once(session, number, &argv[3..]));
+            if settled.is_none() && once.is_some_and(|once| self.is_under_way(once)) {
+                return false;
+            }
+            self.clients.complete(session, sequence, &settled.unwrap_or(reply));
             return true;
         }
+        let (carried, arguments) = command::carried(spec, argv);
+        let answers_value = !spec.is_write() || carried.answers_value(arguments);
+        let waiting_writes = self.clients.get(session).map_or(0, |client| client.writes_pending);
+        let is_for_batch = spec.is_write() || waiting_writes > 0;
+        let reply_is_long =
+            is_for_batch && answers_value && self.reply_bytes_now(argv) > LONG_REPLY_BYTES;
         let full = self.batch_is_full();
         let Some(client) = self.clients.get_mut(session) else { return true };
         let is_write = spec.is_write();
@@ -106,19 +133,15 @@ impl Node {
             self.reads.push(WaitingRead { session, sequence, hash_slot, work, path, argv });
             return true;
         }
-        // What takes several turns has no place in a batch: it waits until the batch is applied.
-        if spec.work == Work::Slices {
-            return false;
-        }
         // A write must not be seen by the reads before it, and the batch has its limits.
         if client.reads_pending > 0 || full {
             return false;
         }
-        // What a batch answers is answered at once when it is applied, so values are counted here.
-        let (carried, arguments) = command::carried(spec, argv);
-        let answers_value = !is_write || carried.answers_value(arguments);
-        if answers_value && (client.values_pending >= VALUES_PENDING_MAX || !client.takes_replies())
-        {
+        // What a batch answers is answered at once when it is applied, so values are counted here. A
+        // read that is long, or much work, waits until the batch is applied.
+        let waits = (!is_write && (spec.work != Work::Little || reply_is_long))
+            || (answers_value && !client.has_room_for_value(reply_is_long));
+        if waits {
             return false;
         }
         client.values_pending += u32::from(answers_value);
@@ -129,8 +152,26 @@ impl Node {
         } else {
             ItemKind::Read(argv.iter().map(|argument| Bytes::copy_from_slice(argument)).collect())
         };
-        self.open_items.push(Item { session, sequence, hash_slot, answers_value, kind });
+        self.open_items.push(Item { session, sequence, hash_slot, answers_value, once, kind });
         true
+    }
+
+    /// Whether a command behind `ONCE` waits for its slot here. All that former leaders have left is
+    /// applied when a reign is open.
+    fn is_under_way(&self, once: (u64, u64)) -> bool {
+        let in_flight = self.in_flight.values().flat_map(|batch| &batch.items);
+        in_flight.chain(&self.open_items).any(|item| item.once == Some(once))
+    }
+
+    /// What a request would answer in values, as far as the store can say now.
+    pub(super) fn reply_bytes_now(&self, argv: &[impl AsRef<[u8]>]) -> usize {
+        let argv: Vec<&[u8]> = argv.iter().map(AsRef::as_ref).collect();
+        let Ok(spec) = command::check(&argv) else { return 0 };
+        let (spec, argv) = command::carried(spec, &argv);
+        if spec.is_write() && !spec.answers_value(argv) {
+            return 0;
+        }
+        spec.keys(argv).map(|key| self.store.value_len(key)).sum()
     }
 
     pub(super) fn batch_is_full(&self) -> bool {
@@ -141,10 +182,8 @@ impl Node {
     /// what grows while the disk is full.
     pub(super) fn admit(&self, spec: &'static Spec, argv: &[&[u8]]) -> Result<(), Reply> {
         let (spec, argv) = command::carried(spec, argv);
-        if self.full && spec.has_flag("denyoom") {
-            return Err(Reply::error(
-                "OOM the disk of the leader is full, the command was not executed",
-            ));
+        if self.full && batch::argv_may_grow(argv) {
+            return Err(Reply::error(format!("OOM {DISK_IS_FULL}")));
         }
         if !spec.extends_value {
             return Ok(());

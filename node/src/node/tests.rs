@@ -401,3 +401,117 @@ fn a_pattern_that_takes_too_long_is_refused() {
     (0..5).for_each(|_| desk.pass(5_000));
     assert_eq!(desk.read(session), b"*0\r\n");
 }
+
+/// A connection may pipeline a write and many long reads: the reads share each turn's bytes and wait
+/// for their reader as any others do, and each sees what stood before it.
+#[test]
+fn long_reads_behind_a_write_wait_for_their_reader() {
+    const VALUE_BYTES: usize = 1 << 20;
+    const ASKED: usize = 60;
+    let mut desk = Desk::new(1);
+    desk.pass(500_000);
+    let session = desk.connect();
+    desk.ask(session, &[b"SET", b"k", &vec![b'v'; VALUE_BYTES]]);
+    desk.turn();
+    assert_eq!(desk.read(session), b"+OK\r\n");
+    desk.ask(session, &[b"SET", b"x", b"1"]);
+    for _ in 0..ASKED {
+        desk.ask(session, &[b"GET", b"k"]);
+    }
+    desk.ask(session, &[b"GET", b"x"]);
+    desk.ask(session, &[b"SET", b"x", b"2"]);
+    let mut received = Vec::new();
+    let mut longest = 0;
+    for _ in 0..10 * ASKED {
+        desk.pass(5_000);
+        let out = desk.read(session);
+        longest = longest.max(out.len());
+        received.extend(out);
+    }
+    assert!(received.ends_with(b"$1\r\n1\r\n+OK\r\n"), "the last two see what stood before them");
+    assert!(received.len() > ASKED * VALUE_BYTES);
+    assert!(longest <= 10 << 20, "{longest} bytes waited at once");
+}
+
+/// PITFALLS 34, 35: what was carried out is not refused when it is sent again, whatever has become
+/// impossible since.
+#[test]
+fn a_command_behind_once_that_was_done_is_never_refused() {
+    let mut desk = Desk::new(1);
+    desk.pass(500_000);
+    let session = desk.connect();
+    desk.ask(session, &[b"ONCE", b"OPEN"]);
+    desk.turn();
+    let id =
+        String::from_utf8(desk.read(session)).unwrap().trim_matches([':', '\r', '\n']).to_owned();
+    let once = |number: &'static [u8], command: &[&'static [u8]]| {
+        let mut argv: Vec<Vec<u8>> =
+            vec![b"ONCE".to_vec(), id.clone().into_bytes(), number.to_vec()];
+        argv.extend(command.iter().map(|word| word.to_vec()));
+        argv
+    };
+    let ask = |desk: &mut Desk, argv: &[Vec<u8>]| {
+        let argv: Vec<&[u8]> = argv.iter().map(Vec::as_slice).collect();
+        desk.ask(session, &argv);
+    };
+    let first = once(b"1", &[b"SET", b"k", b"v"]);
+    ask(&mut desk, &first);
+    desk.node.set_can_accept(true, true);
+    // It is still on its way: the answer is its own, not the full disk's.
+    ask(&mut desk, &first);
+    desk.turn();
+    desk.pass(5_000);
+    assert_eq!(desk.read(session), b"+OK\r\n+OK\r\n");
+    ask(&mut desk, &first);
+    ask(&mut desk, &once(b"1", &[b"SET", b"k", b"other"]));
+    ask(&mut desk, &once(b"2", &[b"SET", b"k", b"w"]));
+    desk.turn();
+    let said = String::from_utf8(desk.read(session)).unwrap();
+    let said: Vec<&str> = said.lines().collect();
+    assert_eq!(said[0], "+OK");
+    assert!(said[1].starts_with("-ONCEOTHER"), "{}", said[1]);
+    assert!(said[2].starts_with("-OOM"), "{}", said[2]);
+}
+
+/// PITFALLS 66: the entry of a transaction has the limit of a command, with its watched keys.
+#[test]
+fn a_transaction_that_fits_into_no_frame_is_refused_at_the_door() {
+    let mut desk = Desk::new(1);
+    desk.pass(500_000);
+    let session = desk.connect();
+    let most = desk.node.behaviour.command_bytes_max as usize - 200;
+    desk.ask(session, &[b"WATCH", &vec![b'w'; most]]);
+    desk.ask(session, &[b"MULTI"]);
+    desk.ask(session, &[b"SET", b"k", &vec![b'v'; most]]);
+    desk.ask(session, &[b"EXEC"]);
+    desk.turn();
+    let said = String::from_utf8(desk.read(session)).unwrap();
+    assert!(said.contains("-EXECABORT Transaction discarded because of: it is longer"), "{said}");
+    desk.ask(session, &[b"EXISTS", b"k"]);
+    desk.turn();
+    assert_eq!(desk.read(session), b":0\r\n");
+}
+
+/// While the disk is full the door proposes nothing that a full node would not take in.
+#[test]
+fn a_full_disk_refuses_a_growing_transaction_and_lets_a_shrinking_one_pass() {
+    let mut desk = Desk::new(1);
+    desk.pass(500_000);
+    let session = desk.connect();
+    desk.node.set_can_accept(true, true);
+    for (command, answer) in [
+        (&[&b"DEL"[..], b"k"][..], "*1\r\n:0"),
+        (&[b"SET", b"k", b"v"], "-EXECABORT"),
+        (&[b"SET", b"k", b"v", b"NONSENSE"], "-EXECABORT"),
+        (&[b"ONCE", b"1", b"1", b"SET", b"k", b"v"], "-EXECABORT"),
+        (&[b"GET", b"k"], "*1\r\n$-1"),
+    ] {
+        desk.ask(session, &[b"MULTI"]);
+        desk.ask(session, command);
+        desk.ask(session, &[b"EXEC"]);
+        desk.turn();
+        let said = String::from_utf8(desk.read(session)).unwrap();
+        let said = said.strip_prefix("+OK\r\n+QUEUED\r\n").unwrap_or(&said);
+        assert!(said.starts_with(answer), "{command:?}: {said}");
+    }
+}

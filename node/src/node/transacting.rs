@@ -8,9 +8,11 @@
 use bytes::Bytes;
 use paxos::Now;
 
-use super::{Item, ItemKind, Node, VALUES_PENDING_MAX};
+use super::taking::DISK_IS_FULL;
+use super::{Item, ItemKind, LONG_REPLY_BYTES, Node};
+use crate::batch;
 use crate::clients::{Held, Request, Sequence, SessionId};
-use crate::command::{self, Class, Spec};
+use crate::command::{self, Class, Spec, Work};
 use crate::metrics::Op;
 use crate::resp::Reply;
 use crate::store::Reading;
@@ -127,6 +129,14 @@ impl Node {
         argv: &[&[u8]],
     ) -> Option<&'static Spec> {
         match spec.class {
+            Class::Read if spec.work != Work::Little => {
+                let name = spec.name.to_uppercase();
+                let reply = Reply::error(format!(
+                    "ERR {name} is not allowed inside a transaction: it would hold up everybody"
+                ));
+                self.refuse(now, id, &reply);
+                None
+            }
             Class::Read | Class::Write => {
                 let elsewhere = match self.replica.leading() {
                     None => self.moved(now, spec, argv),
@@ -306,17 +316,30 @@ impl Node {
             return None;
         }
         let full = self.batch_is_full();
+        let reply_bytes: usize = exec.data().map(|argv| self.reply_bytes_now(argv)).sum();
+        let reply_is_long = reply_bytes > LONG_REPLY_BYTES;
         let session = self.clients.get_mut(id)?;
-        let replies_wait = session.values_pending >= VALUES_PENDING_MAX || !session.takes_replies();
-        if session.reads_pending > 0 || full || replies_wait {
+        if session.reads_pending > 0 || full || !session.has_room_for_value(reply_is_long) {
             return Some(exec);
+        }
+        // The queue and the watched keys have a limit each, the entry has one for both: what fits
+        // into no frame would be adopted by one leader after another (PITFALLS 66).
+        let command = exec.log_command();
+        let bytes_max = self.behaviour.command_bytes_max as usize;
+        if batch::command_bytes(&command) > bytes_max {
+            let reply = Reply::error(format!(
+                "{DISCARDED_BECAUSE}it is longer than {bytes_max} bytes with the keys that it watches"
+            ));
+            self.clients.complete(id, sequence, &reply);
+            return None;
         }
         session.values_pending += 1;
         session.writes_pending += 1;
-        self.open.push(&exec.log_command());
+        self.open.push(&command);
         let hash_slot = exec.hash_slot();
         let kind = ItemKind::Exec(exec);
-        self.open_items.push(Item { session: id, sequence, hash_slot, answers_value: true, kind });
+        let (session, answers_value, once) = (id, true, None);
+        self.open_items.push(Item { session, sequence, hash_slot, answers_value, once, kind });
         None
     }
 
@@ -324,6 +347,10 @@ impl Node {
     fn admit_exec(&self, exec: &Exec) -> Result<(), Reply> {
         for argv in exec.data() {
             let argv: Vec<&[u8]> = argv.iter().map(|argument| &argument[..]).collect();
+            // Nonsense as well: whoever has to take the entry in looks no closer.
+            if self.full && batch::argv_may_grow(&argv) {
+                return Err(Reply::error(format!("{DISCARDED_BECAUSE}{DISK_IS_FULL}")));
+            }
             let Ok(spec) = command::check(&argv) else { continue };
             // What makes no sense is answered at its place, by the store.
             if command::validate(spec, &argv).is_err() {

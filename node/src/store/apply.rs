@@ -20,9 +20,14 @@ impl Store {
     /// Carries out one command of an entry. Whatever `argv` holds there is an answer, the same on
     /// every node; an error has changed nothing.
     pub fn apply(&mut self, applying: Applying, argv: &[&[u8]]) -> Reply {
+        self.apply_for(applying, argv, true)
+    }
+
+    /// The same; where no client waits for the reply, what serves the reply only is left out.
+    pub fn apply_for(&mut self, applying: Applying, argv: &[&[u8]], reply_wanted: bool) -> Reply {
         self.advance(applying, DUE_PER_COMMAND);
         match argv.first() {
-            Some(&Transaction::NAME) => self.transaction(applying, argv),
+            Some(&Transaction::NAME) => self.transaction(applying, argv, reply_wanted),
             _ => self.carry_out(argv, |_, _| None),
         }
     }

@@ -95,6 +95,11 @@ impl Store {
         self.keyspace.first_deadline_ms()
     }
 
+    /// Bytes of the value of a key, whatever its deadline; 0 without one.
+    pub fn value_len(&self, key: &[u8]) -> usize {
+        self.keyspace.find(key).map_or(0, |record| record.value().len())
+    }
+
     /// Number of keys, expired ones included whose memory has not been given back.
     pub fn len(&self) -> usize {
         self.keyspace.len()

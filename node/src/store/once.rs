@@ -68,6 +68,17 @@ impl Store {
         self.sessions.open(slot, self.time_ms)
     }
 
+    /// What the log would answer to a command that is settled: one that was carried out, or of a
+    /// session that is not known. `None` for one that may yet be carried out. What is settled stays
+    /// so, whoever leads: nobody has to be asked.
+    pub fn settled_once(&self, session: u64, number: u64, argv: &[&[u8]]) -> Option<Reply> {
+        let last = self.sessions.by_id.get(&session).map_or(u64::MAX, |session| session.last);
+        match self.sessions.judge(session, number, digest(argv), self.time_ms) {
+            Fate::Known(reply) if number <= last => Some(reply),
+            Fate::Known(_) | Fate::New => None,
+        }
+    }
+
     /// Carries out command `number` of a session if it is the next, or answers as the first time.
     pub(super) fn once(&mut self, session: u64, number: u64, argv: &[&[u8]]) -> Reply {
         let command = digest(argv);
@@ -150,6 +161,17 @@ impl Sessions {
 
     /// Notes the use of a session, and says whether the command is to be carried out.
     fn fate(&mut self, id: u64, number: u64, command: u128, time_ms: u64) -> Fate {
+        let fate = self.judge(id, number, command, time_ms);
+        // An unknown session has no use to be noted.
+        self.change(id, |session| {
+            if session.used_ms + IDLE_MS_MAX > time_ms {
+                session.used_ms = time_ms;
+            }
+        });
+        fate
+    }
+
+    fn judge(&self, id: u64, number: u64, command: u128, time_ms: u64) -> Fate {
         let expired = |session: &Arc<Session>| session.used_ms + IDLE_MS_MAX <= time_ms;
         let Some(session) = self.by_id.get(&id).filter(|session| !expired(session)) else {
             return Fate::Known(Reply::error(format!(
@@ -159,7 +181,7 @@ impl Sessions {
         };
         let last = session.last;
         let kept = session.replies.iter().find(|kept| kept.number == number);
-        let fate = match kept {
+        match kept {
             Some(kept) if kept.command == command => Fate::Known(load_reply(&kept.reply)),
             Some(_) => Fate::Known(Reply::error(format!(
                 "ONCEOTHER number {number} of session {id} was another command, this one was not executed"
@@ -172,9 +194,7 @@ impl Sessions {
                 "ONCEGAP number {number} of session {id} was not executed, the next one is {}",
                 last + 1
             ))),
-        };
-        self.change(id, |session| session.used_ms = time_ms);
-        fate
+        }
     }
 
     fn keep(&mut self, id: u64, number: u64, command: u128, reply: &Reply) {

@@ -71,10 +71,71 @@ fn number(text: &[u8]) -> Option<u64> {
     parse_i64(text)?.try_into().ok()
 }
 
+/// What the replies of one transaction may be long together: they are put together in memory, and
+/// a short entry could ask for any amount (PITFALLS 42, 67).
+const REPLY_BYTES_MAX: usize = 64 << 20;
+
+/// The replies of a transaction, for the one node that a client asked; the others need none.
+struct Replies {
+    wanted: bool,
+    replies: Vec<Reply>,
+    bytes: usize,
+}
+
+impl Replies {
+    fn new(wanted: bool) -> Replies {
+        Replies { wanted, replies: Vec::new(), bytes: 0 }
+    }
+
+    /// Whether the next read is worth carrying out. It changes nothing, so that no node has to.
+    fn takes_read(&self) -> bool {
+        self.wanted && self.bytes < REPLY_BYTES_MAX
+    }
+
+    fn push(&mut self, reply: Reply, is_read: bool) {
+        if !self.wanted {
+            return;
+        }
+        let bytes = value_bytes(&reply);
+        let fits = self.bytes + bytes <= REPLY_BYTES_MAX;
+        self.bytes = if fits { self.bytes + bytes } else { REPLY_BYTES_MAX };
+        match fits {
+            true => self.replies.push(reply),
+            false => self.leave_out(is_read),
+        }
+    }
+
+    /// A read that was left out is surely not done; what a write found is lost, the write is not.
+    fn leave_out(&mut self, is_read: bool) {
+        if self.wanted {
+            let code = if is_read { "ERR" } else { "EXECDONE executed, but" };
+            self.replies.push(Reply::error(format!(
+                "{code} the replies of this transaction are longer than {REPLY_BYTES_MAX} bytes, \
+                 this one is left out"
+            )));
+        }
+    }
+}
+
+/// Bytes of the values in a reply.
+fn value_bytes(reply: &Reply) -> usize {
+    match reply {
+        Reply::Bulk(bytes) => bytes.len(),
+        Reply::Array(replies) => replies.iter().map(value_bytes).sum(),
+        _ => 0,
+    }
+}
+
 impl Store {
     /// All commands, one after another, an error of one not keeping the others from being carried
-    /// out; or nothing, where a watched key was touched.
-    pub(super) fn transaction(&mut self, applying: Applying, argv: &[&[u8]]) -> Reply {
+    /// out; or nothing, where a watched key was touched. Reads are carried out only where a reply
+    /// is wanted.
+    pub(super) fn transaction(
+        &mut self,
+        applying: Applying,
+        argv: &[&[u8]],
+        reply_wanted: bool,
+    ) -> Reply {
         let Some(Transaction { watches, commands }) = Transaction::read(argv) else {
             return Reply::error("ERR a transaction of the log that cannot be read");
         };
@@ -86,13 +147,25 @@ impl Store {
             }
         }
         let reading = Reading { clock_ms: self.time_ms, seed: applying.seed };
-        let replies = commands.into_iter().map(|argv| {
-            self.carry_out(argv, |store, read| {
+        let mut replies = Replies::new(reply_wanted);
+        for argv in commands {
+            let takes_read = replies.takes_read();
+            let (mut is_read, mut left_out) = (false, false);
+            let reply = self.carry_out(argv, |store, read| {
+                is_read = true;
+                left_out = !takes_read;
+                if left_out {
+                    return Some(Reply::Null);
+                }
                 let reply = store.answer(reading, read);
                 Some(reply.expect("at the log's own time nothing is past its deadline"))
-            })
-        });
-        Reply::Array(replies.collect())
+            });
+            match left_out {
+                true => replies.leave_out(is_read),
+                false => replies.push(reply, is_read),
+            }
+        }
+        Reply::Array(replies.replies)
     }
 }
 
@@ -128,6 +201,32 @@ mod tests {
         assert!(replies[1].is_error());
         assert_eq!(replies[2..4], [Reply::Integer(2), Reply::bulk("2")]);
         assert!(replies[4].is_error() && replies[5].is_error());
+    }
+
+    /// 67: a short entry that asks for gigabytes costs nobody more than the limit, and those whom no
+    /// client asked nothing; what it writes is the same on all.
+    #[test]
+    fn its_replies_have_a_limit_and_its_writes_have_none() {
+        let mut asked = Store::new();
+        let mut other = Store::new();
+        let value = vec![b'v'; 1 << 20];
+        for store in [&mut asked, &mut other] {
+            apply(store, 10, 1, &[b"SET".to_vec(), b"big".to_vec(), value.clone()]);
+        }
+        let mut commands = vec![vec!["GET", "big"]; 100];
+        commands.extend([vec!["GETEX", "big", "PX", "99"], vec!["INCR", "n"]]);
+        let argv = Transaction::write::<&str, &str>(&[], &commands);
+        let argv: Vec<&[u8]> = argv.iter().map(Vec::as_slice).collect();
+        let applying = Applying { slot: 11, time_ms: 1, seed: 0 };
+        let Reply::Array(replies) = asked.apply_for(applying, &argv, true) else { panic!() };
+        assert_eq!(replies.len(), commands.len(), "every command has its reply");
+        let whole = replies.iter().filter(|reply| matches!(reply, Reply::Bulk(_))).count();
+        assert_eq!(whole, REPLY_BYTES_MAX >> 20);
+        assert!(matches!(&replies[99], Reply::Error(text) if text.starts_with("ERR ")));
+        assert!(matches!(&replies[100], Reply::Error(text) if text.starts_with("EXECDONE ")));
+        assert_eq!(replies[101], Reply::Integer(1));
+        assert_eq!(other.apply_for(applying, &argv, false), Reply::Array(Vec::new()));
+        assert_eq!(asked.state_hash(), other.state_hash());
     }
 
     /// 37: by a write, its own connection's or another's, a deadline, `FLUSHALL`; in an earlier

@@ -524,8 +524,8 @@ impl Generator {
     }
 }
 
-/// Whether it is neither an answer in time nor one in an order of its own.
+/// Whether it is neither an answer in time nor one in an order of its own, nor refused in a transaction.
 fn is_exact(command: &Command) -> bool {
-    let open = ["KEYS", "SCAN", "RANDOMKEY", "TTL", "PTTL", "EXPIRETIME", "PEXPIRETIME"];
+    let open = ["KEYS", "SCAN", "RANDOMKEY", "TTL", "PTTL", "EXPIRETIME", "PEXPIRETIME", "LCS"];
     !open.iter().any(|name| command[0].eq_ignore_ascii_case(name.as_bytes()))
 }
