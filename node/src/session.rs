@@ -77,18 +77,25 @@ async fn serve(shell: &Rc<Shell>, id: SessionId, connection: &Connection) {
     let mut parser = RequestParser::new();
     // Bytes of a request that is not complete yet; empty, and without memory, most of the time.
     let mut rest: Vec<u8> = Vec::new();
+    // Runs while nobody has authenticated, also after a RESET, and while a connection that is cut
+    // off waits for its client to read.
     let deadline = tokio::time::sleep(AUTHENTICATE_WITHIN);
     tokio::pin!(deadline);
+    let mut counting = true;
     loop {
-        let (has_room, authenticated, closing) = {
+        let (has_room, must_end, is_drained) = {
             let core = shell.core.borrow();
             let Some(session) = core.node.clients.get(id) else { return };
-            let done = session.closing && session.out.is_empty();
-            (session.has_room(), session.connection.is_authenticated(), done)
+            let must_end = session.closing || !session.connection.is_authenticated();
+            (session.has_room(), must_end, session.closing && session.out.is_empty())
         };
-        if closing {
+        if is_drained {
             return;
         }
+        if must_end && !counting {
+            deadline.as_mut().reset(tokio::time::Instant::now() + AUTHENTICATE_WITHIN);
+        }
+        counting = must_end;
         connection.paused.set(!has_room);
         tokio::select! {
             ready = connection.stream.readable(), if has_room => {
@@ -115,7 +122,7 @@ async fn serve(shell: &Rc<Shell>, id: SessionId, connection: &Connection) {
                 shell.core.borrow_mut().write_out(id);
             }
             () = connection.wake.notified() => {}
-            () = &mut deadline, if !authenticated => return,
+            () = &mut deadline, if must_end => return,
         }
     }
 }
