@@ -107,8 +107,8 @@ sim: ## SEEDS simulated lives of the protocol, and of whole nodes (FROM=n: from 
 	SEEDS=$(SEEDS) cargo test --locked -p paxos --test simulator -- --nocapture seeds
 	SEEDS=$(SEEDS) cargo test --locked -p node --test simulator -- --nocapture seeds
 
-model: ## STATES=n states of each model of the protocol, breadth first (0: all)
-	STATES=$(or $(STATES),1000000) cargo test --locked -p paxos --test model -- --nocapture --test-threads=1
+model: ## each model of the protocol to exhaustion or its bound; STATES=n states of each (0: all), ONLY=part of its name
+	STATES=$(or $(STATES),full) cargo test --locked -p paxos --test model -- --nocapture --test-threads=1
 
 mutants: ## break the protocol's rules one by one and show what catches each
 	cargo test --locked -p paxos --features mutants --test mutants -- --nocapture

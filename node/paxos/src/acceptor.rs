@@ -6,6 +6,7 @@
 //! the `Replica` writes the records and withholds the answers until they are synced.
 
 use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
 
 use crate::ballot::{Ballot, Slot};
 use crate::message::{Accepted, PromisedEntry, Value};
@@ -276,6 +277,15 @@ impl Acceptor {
         };
         let known = self.entries.range(first_unchosen..=last).filter_map(chosen).count() as u64;
         last.0 + 1 - first_unchosen.0 - known
+    }
+
+    /// What decides the acceptor's answers from here on. A hint counts for nothing any more once
+    /// all below it is known chosen, or its ballot can have nothing accepted here.
+    pub(crate) fn hash_standing<H: Hasher>(&self, first_unchosen: Slot, hasher: &mut H) {
+        (self.promised, &self.entries, self.first_kept).hash(hasher);
+        let (ballot, hint) = self.hint;
+        let matters = ballot > self.promised || ballot == self.promised && hint > first_unchosen;
+        matters.then_some(self.hint).hash(hasher);
     }
 
     /// Drops all entries below `first_kept`.

@@ -11,6 +11,7 @@
 //! `HighestId` is the lecture's rule: who hears no higher id for two heartbeat intervals leads.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::hash::{Hash, Hasher};
 
 use crate::ballot::{Ballot, NodeId, Slot};
 use crate::configuration::Configuration;
@@ -95,6 +96,8 @@ pub(crate) struct Election {
 }
 
 const SENT_MAX: usize = 128;
+/// A search looks at no older heartbeats than these.
+const HASHED_MAX: usize = 2;
 const MINUTE_US: u64 = 60_000_000;
 
 impl Election {
@@ -146,6 +149,15 @@ impl Election {
     pub(crate) fn sent_us(&self, sequence: u64) -> Option<u64> {
         let index = self.sent.binary_search_by_key(&sequence, |(sequence, _)| *sequence).ok()?;
         Some(self.sent[index].1)
+    }
+
+    /// Whom this node follows, and how long ago it sent its latest heartbeats.
+    pub(crate) fn hash_followed<H: Hasher>(&self, now_us: u64, longest_us: u64, hasher: &mut H) {
+        self.followed.map(|followed| (followed.ballot, followed.can_choose)).hash(hasher);
+        let age_us = |at: u64| now_us.saturating_sub(at).min(longest_us);
+        let latest = self.sent.iter().rev().take(HASHED_MAX);
+        latest.for_each(|(_, at)| age_us(*at).hash(hasher));
+        age_us(self.last_tick_us).hash(hasher);
     }
 
     pub(crate) fn last_sequence(&self) -> u64 {

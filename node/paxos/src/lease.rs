@@ -12,6 +12,7 @@
 //! longest lease that its former process may have granted, to the ballot that it has promised.
 
 use std::collections::{BTreeMap, VecDeque};
+use std::hash::{Hash, Hasher};
 
 use crate::ballot::{Ballot, NodeId};
 use crate::configuration::Configuration;
@@ -86,6 +87,13 @@ impl Granter {
             granted.ballot != ballot
                 && !(mutant!(ReleasePassesEveryGrant) && granted.ballot.node == ballot.node)
         });
+    }
+
+    /// What binds this acceptor, and for how long from now on.
+    pub(crate) fn hash_at<H: Hasher>(&self, now_us: u64, hasher: &mut H) {
+        let running = self.granted.filter(|granted| granted.until_us > now_us);
+        running.map(|granted| (granted.ballot, granted.until_us - now_us)).hash(hasher);
+        (&self.queue, self.candidacy).hash(hasher);
     }
 
     /// Keeps a message for later. What finds no room is dropped: its sender repeats it.
@@ -228,6 +236,23 @@ impl Holder {
 
     pub(crate) fn ballot(&self) -> Ballot {
         self.ballot
+    }
+
+    /// The lease and the grants that it rests on, as they are worth from now on. What has been over
+    /// for `longest_us` is over.
+    pub(crate) fn hash_at<H: Hasher>(
+        &self,
+        now_us: u64,
+        longest_us: u64,
+        last_sequence: u64,
+        hasher: &mut H,
+    ) {
+        (self.ballot, self.remaining_us(now_us)).hash(hasher);
+        self.without_us(now_us).min(longest_us).hash(hasher);
+        for (node, grant) in &self.grants {
+            let age_us = now_us.saturating_sub(grant.sent_us).min(longest_us);
+            (node, last_sequence - grant.sequence, age_us, grant.length_us).hash(hasher);
+        }
     }
 
     pub(crate) fn remaining_us(&self, now_us: u64) -> u64 {

@@ -6,6 +6,7 @@
 //! adopted tail. From then on every batch takes the next slot, without waiting for the one before.
 
 use std::collections::BTreeMap;
+use std::hash::{Hash, Hasher};
 
 use crate::ballot::{Ballot, NodeId, Slot};
 use crate::configuration::Configuration;
@@ -18,6 +19,32 @@ pub(crate) enum Proposer {
     Following,
     Preparing(Preparing),
     Leading(Leading),
+}
+
+impl Proposer {
+    /// What decides the proposer's steps from here on, without its clocks.
+    pub(crate) fn hash_standing<H: Hasher>(&self, hasher: &mut H) {
+        std::mem::discriminant(self).hash(hasher);
+        match self {
+            Proposer::Following => {}
+            Proposer::Preparing(preparing) => {
+                let Preparing { ballot, release, from_slot, answers, highest, .. } = preparing;
+                (ballot, release, from_slot, answers, highest).hash(hasher);
+                preparing.configuration.number.hash(hasher);
+            }
+            Proposer::Leading(leading) => {
+                let Leading { ballot, stop, next_slot, hint, own_slot, .. } = leading;
+                (ballot, stop, next_slot, hint, own_slot).hash(hasher);
+                leading.configuration.number.hash(hasher);
+                leading.handover.map(|handover| handover.to).hash(hasher);
+                for (slot, proposal) in &leading.in_flight {
+                    // A slot that has its quorum needs no more votes.
+                    let open = (!proposal.tallied).then_some(&proposal.tally);
+                    (slot, &proposal.value, open).hash(hasher);
+                }
+            }
+        }
+    }
 }
 
 /// Phase 1 under way.
@@ -229,6 +256,12 @@ pub(crate) enum Delivery {
 }
 
 impl Leading {
+    /// Who has what this ballot has chosen: a handover waits for it.
+    pub(crate) fn hash_deliveries<H: Hasher>(&self, hasher: &mut H) {
+        self.settled.iter().for_each(|(slot, settled)| (slot, &settled.tally).hash(hasher));
+        self.in_flight.iter().for_each(|(slot, proposal)| (slot, &proposal.tally).hash(hasher));
+    }
+
     /// Slots that stay in memory after they were chosen, to know who has them.
     const SETTLED_MAX: usize = 4096;
 

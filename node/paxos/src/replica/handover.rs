@@ -49,6 +49,12 @@ pub(crate) struct Released {
     deadline_us: u64,
 }
 
+impl Released {
+    pub(super) fn successor(self) -> (Ballot, Option<NodeId>) {
+        (self.ballot, self.to)
+    }
+}
+
 impl Replica {
     /// Begins to hand over to `to`, or to the best voter. What comes of it is in the notes:
     /// `Released` and then another leader, or `HandoverGivenUp`.

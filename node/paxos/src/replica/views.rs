@@ -145,13 +145,15 @@ impl Replica {
     }
 
     /// Feeds `hasher` with everything that decides what this replica may say, promise, accept and
-    /// declare from here on, and with nothing of its clocks, chances and counters: while time
-    /// stands still, two replicas that hash alike answer alike. For a search that must know which
-    /// states it has seen.
+    /// declare from here on while time stands still, and with nothing of its clocks, chances and
+    /// statistics: two replicas that hash alike answer alike. Left out is also who is believed to
+    /// lack what, which decides only when a chosen entry is sent again. For a search that must know
+    /// which states it has seen.
     pub fn hash_standing<H: Hasher>(&self, hasher: &mut H) {
         self.configuration.hash(hasher);
-        self.acceptor.hash(hasher);
-        self.proposer.hash(hasher);
+        self.former.as_ref().map(|former| former.number).hash(hasher);
+        self.acceptor.hash_standing(self.learner.first_unchosen, hasher);
+        self.proposer.hash_standing(hasher);
         self.learner.hash(hasher);
         self.reads.hash(hasher);
         self.highest_seen.hash(hasher);
@@ -161,8 +163,18 @@ impl Replica {
             withheld.to.hash(hasher);
             withheld.message.hash(hasher);
         }
-        for (node, peer) in &self.election.peers {
-            (node, peer.first_unchosen, peer.sent_chosen.map(|(below, _)| below)).hash(hasher);
+    }
+
+    /// The same for what passes with time: grants, leases, handovers. All of it relative to `now`,
+    /// so that it does not matter when something happened, only how long ago.
+    pub fn hash_leases<H: Hasher>(&self, now: Now, hasher: &mut H) {
+        let longest_us = self.settings.grant_us();
+        self.granter.hash_at(now.mono_us, hasher);
+        self.holder.hash_at(now.mono_us, longest_us, self.election.last_sequence(), hasher);
+        self.election.hash_followed(now.mono_us, longest_us, hasher);
+        self.released.map(|released| released.successor()).hash(hasher);
+        if let Proposer::Leading(leading) = &self.proposer {
+            leading.hash_deliveries(hasher);
         }
     }
 }

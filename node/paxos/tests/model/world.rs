@@ -1,434 +1,476 @@
-//! One state of the search: three or more real replicas, what they have on disk, and every message
-//! that was ever sent.
-//!
-//! Messages are facts that stay: any of them may arrive at any moment, any number of times, or
-//! never. That is loss, delay, reordering and duplication at once. Time stands still, so nothing
-//! happens by itself: the search decides who begins a ballot, who proposes, whose heartbeat is sent
-//! and whose power fails.
+//! One state of the search: what every node is, what was sent and may still do something, and what
+//! was declared chosen by anybody, ever.
 
-use std::collections::{BTreeMap, HashMap};
-use std::hash::{DefaultHasher, Hash, Hasher};
-use std::sync::Arc;
+use paxos::{Ballot, Envelope, Message, NodeId, Slot, Value};
 
-use bytes::Bytes;
-use paxos::{
-    Ballot, Configuration, Envelope, Heartbeat, Member, Message, NodeId, Now, Output, Position,
-    Record, Recovered, Replica, Role, Settings, Slot, Value,
-};
+use super::local::{Call, Lab, Step};
 
-const NOW: Now = Now { mono_us: 1, wall_ms: 1 };
+const NODES_MAX: usize = 5;
+const SLOTS_MAX: usize = 10;
+const READS_MAX: usize = 3;
+/// Nothing declared in this slot.
+const OPEN: u16 = u16::MAX;
+/// No such read under way.
+const IDLE: u8 = u8::MAX;
 
-/// How far the search goes.
-#[derive(Clone, Copy, Debug)]
-pub struct Bounds {
-    pub nodes: u32,
-    /// Ballots begun in all.
-    pub ballots: u8,
-    /// Batches proposed in all.
-    pub batches: u8,
-    pub crashes: u8,
-    /// Heartbeats and repeated Accepts, and with them hints, catching up, higher promises seen.
-    pub heartbeats: bool,
-}
-
-/// What may happen next.
-#[derive(Clone, Debug)]
+/// What may happen next. Nodes by their place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Action {
-    /// The message with this number arrives; what the step wrote is synced, and its answers leave.
-    Deliver(usize),
-    /// The same, but power fails after the first so many records of the step have reached the disk.
-    DeliverThenCrash(usize, usize),
-    TakeOver(NodeId),
-    TakeOverThenCrash(NodeId, usize),
-    Propose(NodeId),
-    ProposeThenCrash(NodeId, usize),
-    /// A heartbeat of the first to the second, and whatever it has in flight.
-    Reconnect(NodeId, NodeId),
-    /// Power fails while nothing is unsynced.
-    Crash(NodeId),
+    Deliver(u16),
+    Learn(u8, u8),
+    TakeOver(u8),
+    Propose(u8),
+    Change(u8),
+    Read(u8),
+    Hang(u8),
+    Crash(u8, u8),
+    Beat(u8),
+    /// A step of time.
+    Pass,
+    HandOver(u8, u8),
+    /// It reads its store now, and asks for its lease later.
+    Peek(u8),
 }
 
-/// Every message ever sent in any state, by number.
-#[derive(Debug, Default)]
-pub struct Messages {
-    numbers: HashMap<Envelope, usize>,
-    pub envelopes: Vec<Envelope>,
-}
-
-impl Messages {
-    fn number(&mut self, envelope: Envelope) -> usize {
-        let envelopes = &mut self.envelopes;
-        *self.numbers.entry(envelope).or_insert_with_key(|envelope| {
-            envelopes.push(envelope.clone());
-            envelopes.len() - 1
-        })
-    }
-}
-
-/// A set of message numbers.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
-struct Sent(Vec<u64>);
-
-impl Sent {
-    fn add(&mut self, number: usize) -> bool {
-        let (word, bit) = (number / 64, 1 << (number % 64));
-        if self.0.len() <= word {
-            self.0.resize(word + 1, 0);
-        }
-        let is_new = self.0[word] & bit == 0;
-        self.0[word] |= bit;
-        is_new
-    }
-
-    fn remove(&mut self, number: usize) {
-        self.0[number / 64] &= !(1 << (number % 64));
-        while self.0.last() == Some(&0) {
-            self.0.pop();
-        }
-    }
-
-    fn iter(&self) -> impl Iterator<Item = usize> + '_ {
-        self.0.iter().enumerate().flat_map(|(word, bits)| {
-            (0..64).filter(move |bit| bits & (1 << bit) != 0).map(move |bit| word * 64 + bit)
-        })
-    }
-}
-
-#[derive(Clone, Debug)]
-struct Node {
-    replica: Replica,
-    /// What a restart would find, while a restart is still within the bounds.
-    records: Vec<Record>,
-    written: u64,
-    incarnation: u64,
-    fingerprint: u64,
-}
-
-impl Node {
-    fn sealed(mut self) -> Arc<Node> {
-        let mut hasher = DefaultHasher::new();
-        self.replica.hash_standing(&mut hasher);
-        (&self.records, self.incarnation).hash(&mut hasher);
-        self.fingerprint = hasher.finish();
-        Arc::new(self)
-    }
-}
-
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct World {
-    nodes: Vec<Arc<Node>>,
-    sent: Sent,
-    /// What was declared chosen by anybody, ever.
-    declared: BTreeMap<Slot, Value>,
+    nodes: [u32; NODES_MAX],
+    sent: Vec<u16>,
+    declared: [u16; SLOTS_MAX],
+    /// What each quorum read must not miss.
+    floors: [u8; READS_MAX],
+    /// Who has read a store that lacked something, under which ballot.
+    peeked: Option<(u8, Ballot)>,
     ballots: u8,
     batches: u8,
+    changes: u8,
+    reads: u8,
     crashes: u8,
+    releases: u8,
+    hung: u8,
 }
 
-/// The search found this in the state after the last step.
-pub type Violation = String;
-
 impl World {
-    pub fn new(bounds: Bounds) -> World {
-        let nodes = (1..=bounds.nodes)
-            .map(|id| start(bounds.nodes, NodeId(id), Vec::new(), 1).0.sealed())
-            .collect();
+    pub fn new(lab: &mut Lab) -> World {
+        let mut nodes = [0; NODES_MAX];
+        for id in 1..=lab.bounds.nodes() {
+            nodes[id as usize - 1] = lab.fresh(NodeId(id));
+        }
         World {
             nodes,
-            sent: Sent::default(),
-            declared: BTreeMap::new(),
+            sent: Vec::new(),
+            declared: [OPEN; SLOTS_MAX],
+            floors: [IDLE; READS_MAX],
+            peeked: None,
             ballots: 0,
             batches: 0,
+            changes: 0,
+            reads: 0,
             crashes: 0,
+            releases: 0,
+            hung: IDLE,
         }
     }
 
-    /// A number for this state; equal for states with the same future.
-    pub fn fingerprint(&self) -> u64 {
-        let mut hasher = DefaultHasher::new();
-        self.sent.hash(&mut hasher);
-        self.declared.hash(&mut hasher);
-        (self.ballots, self.batches, self.crashes).hash(&mut hasher);
-        self.nodes.iter().for_each(|node| node.fingerprint.hash(&mut hasher));
-        hasher.finish()
+    fn last_declared(&self) -> Slot {
+        let last = self.declared.iter().rposition(|value| *value != OPEN);
+        Slot(last.map_or(0, |at| at as u64 + 1))
     }
 
-    pub fn actions(&self, bounds: Bounds) -> Vec<Action> {
-        let mut actions = Vec::new();
-        let can_crash = self.crashes < bounds.crashes;
-        for number in self.sent.iter() {
-            actions.push(Action::Deliver(number));
-            if can_crash {
-                actions.extend((0..3).map(|kept| Action::DeliverThenCrash(number, kept)));
-            }
-        }
-        for node in &self.nodes {
-            let id = node.replica.id();
-            // Ids matter only as the order of those who propose, so as many proposers as there are
-            // ballots are as good as all.
-            if self.ballots < bounds.ballots && id.0 <= u32::from(bounds.ballots) {
-                actions.push(Action::TakeOver(id));
-                if can_crash {
-                    actions.push(Action::TakeOverThenCrash(id, 0));
-                }
-            }
-            if node.replica.leading().is_some() && self.batches < bounds.batches {
-                actions.push(Action::Propose(id));
-                if can_crash {
-                    actions.push(Action::ProposeThenCrash(id, 0));
-                }
-            }
-            if bounds.heartbeats && node.replica.leading().is_some() {
-                let others = self.nodes.iter().map(|other| other.replica.id());
-                actions.extend(others.filter(|to| *to != id).map(|to| Action::Reconnect(id, to)));
-            }
-            if can_crash {
-                actions.push(Action::Crash(id));
-            }
-        }
-        actions
+    pub fn declared(&self) -> usize {
+        self.declared.iter().filter(|value| **value != OPEN).count()
     }
 
-    /// Takes one action. `None` when it is not possible here or changes nothing by itself.
-    pub fn step(
-        &self,
-        action: &Action,
-        bounds: Bounds,
-        messages: &mut Messages,
-    ) -> Option<Result<World, Violation>> {
+    pub fn leaders(&self, lab: &Lab) -> usize {
+        self.places(lab).filter(|at| lab.view(self.nodes[*at]).leading.is_some()).count()
+    }
+
+    pub fn leased(&self, lab: &Lab) -> usize {
+        self.places(lab).filter(|at| lab.view(self.nodes[*at]).leased.is_some()).count()
+    }
+
+    fn places(&self, lab: &Lab) -> std::ops::Range<usize> {
+        0..lab.bounds.nodes() as usize
+    }
+
+    pub fn actions(&self, lab: &Lab, actions: &mut Vec<Action>) {
+        let bounds = &lab.bounds;
+        actions.clear();
+        actions.extend(self.sent.iter().map(|number| Action::Deliver(*number)));
+        for at in self.places(lab) {
+            let view = lab.view(self.nodes[at]);
+            let place = at as u8;
+            let slot = view.first_unchosen.0;
+            if bounds.learning && self.declared[slot as usize - 1] != OPEN {
+                actions.push(Action::Learn(place, slot as u8));
+            }
+            let proposes = match bounds.order.get(usize::from(self.ballots)) {
+                Some(next) => *next == at as u32 + 1,
+                None => bounds.order.is_empty() && bounds.proposers.contains(&(at as u32 + 1)),
+            };
+            if self.ballots < bounds.ballots && view.is_voter && proposes {
+                actions.push(Action::TakeOver(place));
+            }
+            if self.crashes < bounds.crashes && self.hung == IDLE {
+                actions.push(Action::Hang(place));
+            }
+            if self.hung == place {
+                actions.extend((0..=view.unsynced).map(|kept| Action::Crash(place, kept)));
+            }
+            if view.leading.is_none() {
+                continue;
+            }
+            if self.batches < bounds.batches && view.last_slot.0 < bounds.last_slot {
+                actions.push(Action::Propose(place));
+            }
+            if usize::from(self.changes) < bounds.changes.len() {
+                actions.push(Action::Change(place));
+            }
+            if self.reads < bounds.reads {
+                actions.push(Action::Read(place));
+            }
+            let Some(leases) = &bounds.leases else { continue };
+            if !view.beaten {
+                actions.push(Action::Beat(place));
+            }
+            if self.releases < leases.releases {
+                let others = self.places(lab).filter(|to| *to != at);
+                actions.extend(others.map(|to| Action::HandOver(place, to as u8)));
+            }
+            let misses = view.reads_under.is_some() && view.first_unchosen <= self.last_declared();
+            if leases.torn_reads && self.peeked.is_none() && misses {
+                actions.push(Action::Peek(place));
+            }
+        }
+        if bounds.leases.is_some() {
+            actions.push(Action::Pass);
+        }
+    }
+
+    /// Takes one action. `None` when it is not possible here, or beyond the bounds.
+    pub fn step(&self, action: Action, lab: &mut Lab) -> Option<Result<World, String>> {
         let mut world = self.clone();
-        let outcome = match *action {
+        let outcome = match action {
             Action::Deliver(number) => {
-                let envelope = messages.envelopes[number].clone();
-                world.run(envelope.to, None, bounds, messages, |replica, output| {
-                    replica.step(NOW, envelope, output);
-                    Some(())
-                })
+                let at = lab.network.get(number).to.0 as usize - 1;
+                world.call(at, Call::Deliver(number), lab)
             }
-            Action::DeliverThenCrash(number, kept) => {
-                let envelope = messages.envelopes[number].clone();
-                world.run(envelope.to, Some(kept), bounds, messages, |replica, output| {
-                    replica.step(NOW, envelope, output);
-                    Some(())
-                })
+            Action::Learn(at, slot) => {
+                let value = self.declared[usize::from(slot) - 1];
+                world.call(usize::from(at), Call::Learn(u64::from(slot), value), lab)
             }
-            Action::TakeOver(id) => {
-                world.ballots += 1;
-                world.run(id, None, bounds, messages, take_over)
+            Action::TakeOver(at) => world.call(usize::from(at), Call::TakeOver, lab),
+            Action::Propose(at) => {
+                world.batches += 1;
+                world.call(usize::from(at), Call::Propose(self.batches), lab)
             }
-            Action::TakeOverThenCrash(id, kept) => {
-                world.ballots += 1;
-                world.run(id, Some(kept), bounds, messages, take_over)
+            Action::Change(at) => {
+                world.changes += 1;
+                world.call(usize::from(at), Call::Change(self.changes), lab)
             }
-            Action::Propose(id) => {
-                let payload = world.next_payload();
-                world.run(id, None, bounds, messages, |replica, output| {
-                    replica.propose(NOW, payload, output).ok().map(|_| ())
-                })
+            Action::Read(at) => {
+                world.reads += 1;
+                world.floors[usize::from(self.reads)] = self.last_declared().0 as u8;
+                world.call(usize::from(at), Call::Read(self.reads), lab)
             }
-            Action::ProposeThenCrash(id, kept) => {
-                let payload = world.next_payload();
-                world.run(id, Some(kept), bounds, messages, |replica, output| {
-                    replica.propose(NOW, payload, output).ok().map(|_| ())
-                })
+            Action::Hang(at) => {
+                world.hung = at;
+                let hangs = world.call(usize::from(at), Call::Hang, lab);
+                // The disks of the others decide nothing any more once the last power failure is
+                // certain to be this one's.
+                if self.crashes + 1 == lab.bounds.crashes {
+                    world.forget_disks(Some(usize::from(at)), lab)?;
+                }
+                hangs
             }
-            Action::Reconnect(from, to) => {
-                world.run(from, None, bounds, messages, |replica, output| {
-                    replica.connected(NOW, to, output);
-                    Some(())
-                })
+            Action::Crash(at, kept) => {
+                world.crashes += 1;
+                world.hung = IDLE;
+                let crashed = world.call(usize::from(at), Call::Crash(kept), lab);
+                if world.crashes == lab.bounds.crashes {
+                    world.forget_disks(None, lab)?;
+                }
+                crashed
             }
-            Action::Crash(id) => world.run(id, Some(usize::MAX), bounds, messages, |_, _| Some(())),
+            Action::Beat(at) => world.call(usize::from(at), Call::Beat, lab),
+            Action::Pass => world.pass(lab),
+            Action::HandOver(at, to) => {
+                world.releases += 1;
+                world.call(usize::from(at), Call::HandOver(u32::from(to) + 1), lab)
+            }
+            Action::Peek(at) => {
+                let ballot = lab.view(self.nodes[usize::from(at)]).reads_under?;
+                world.peeked = Some((at, ballot));
+                Some(Ok(()))
+            }
         };
-        outcome.map(|checked| checked.map(|()| world))
+        if let Err(violation) = outcome? {
+            return Some(Err(violation));
+        }
+        if world.ballots > lab.bounds.ballots {
+            return None;
+        }
+        if let Err(violation) = world.check_leases(lab) {
+            return Some(Err(violation));
+        }
+        world.forget_dead(lab);
+        Some(Ok(world))
     }
 
-    fn next_payload(&mut self) -> Bytes {
-        self.batches += 1;
-        Bytes::from(vec![b'a' + self.batches - 1])
-    }
-
-    /// The shell's work around one call: what may leave at once leaves; then the records are
-    /// synced and the answers that rest on them leave, or power fails with the first `kept` of them
-    /// on disk.
-    fn run(
-        &mut self,
-        id: NodeId,
-        kept: Option<usize>,
-        bounds: Bounds,
-        messages: &mut Messages,
-        call: impl FnOnce(&mut Replica, &mut Output) -> Option<()>,
-    ) -> Option<Result<(), Violation>> {
-        let index = id.0 as usize - 1;
-        let mut node = Node::clone(&self.nodes[index]);
-        let promised = node.replica.promised();
-        let mut output = Output::default();
-        call(&mut node.replica, &mut output)?;
-        self.crashes += u8::from(kept.is_some());
-        let keeps_records = self.crashes < bounds.crashes;
-        loop {
-            if let Err(violation) = self.collect(&mut output, messages) {
+    fn pass(&mut self, lab: &mut Lab) -> Option<Result<(), String>> {
+        let before = self.nodes;
+        for at in self.places(lab) {
+            if let Err(violation) = self.call(at, Call::Pass, lab)? {
                 return Some(Err(violation));
             }
-            let records = std::mem::take(&mut output.records);
-            node.written += records.len() as u64;
-            if let Some(kept) = kept {
-                // All of them kept is the step without the crash, then a crash.
-                if kept != usize::MAX && kept >= records.len() {
-                    return None;
-                }
-                node.records.extend(records.into_iter().take(kept));
-                let (restarted, output) =
-                    start(bounds.nodes, id, node.records.clone(), node.incarnation + 1);
-                node = restarted;
-                if let Err(violation) = self.collect(&mut { output }, messages) {
-                    return Some(Err(violation));
-                }
-                break;
-            }
-            if node.replica.promised() < promised {
-                return Some(Err(format!("{id} went back from its promise {promised}")));
-            }
-            node.records.extend(records);
-            let before = messages.envelopes.len();
-            node.replica.durable(NOW, Position(node.written), &mut output);
-            let is_quiet = output.records.is_empty()
-                && output.now.is_empty()
-                && output.applicable.is_empty()
-                && messages.envelopes.len() == before;
-            if is_quiet {
-                break;
-            }
         }
-        if !keeps_records {
-            node.records.clear();
-        }
-        if self.crashes == bounds.crashes {
-            self.nodes = std::mem::take(&mut self.nodes)
-                .into_iter()
-                .map(|other| match other.records.is_empty() {
-                    true => other,
-                    false => Node { records: Vec::new(), ..Node::clone(&other) }.sealed(),
-                })
-                .collect();
-        }
-        self.nodes[index] = node.sealed();
-        self.forget_dead(messages, bounds);
-        Some(self.chosen_once(messages))
+        (self.nodes != before).then_some(Ok(()))
     }
 
-    /// Puts what left into the network, and holds what was declared against all that ever was.
-    fn collect(&mut self, output: &mut Output, messages: &mut Messages) -> Result<(), Violation> {
-        for envelope in output.now.drain(..) {
-            self.sent.add(messages.number(canonical(envelope)));
+    fn forget_disks(&mut self, but: Option<usize>, lab: &mut Lab) -> Option<()> {
+        for at in self.places(lab).filter(|at| Some(*at) != but) {
+            self.call(at, Call::ForgetDisk, lab)?.ok()?;
         }
-        for (slot, value) in output.applicable.drain(..) {
-            let declared = self.declared.entry(slot).or_insert_with(|| value.clone());
-            if *declared != value {
-                return Err(format!("slot {slot}: {declared:?} and then {value:?} declared"));
+        Some(())
+    }
+
+    fn call(&mut self, at: usize, call: Call, lab: &mut Lab) -> Option<Result<(), String>> {
+        let step = match lab.call(self.nodes[at], call)? {
+            Ok(step) => step,
+            Err(violation) => return Some(Err(format!("n{}: {violation}", at + 1))),
+        };
+        let Step { node, sent, declared, served, tallied, begun, beats } = step;
+        let (node, begun, beats) = (*node, *begun, *beats);
+        let (sent, declared, tallied) = (sent.clone(), declared.clone(), tallied.clone());
+        for (read, slot) in served {
+            let floor = std::mem::replace(&mut self.floors[usize::from(*read)], IDLE);
+            if floor != IDLE && slot.0 < u64::from(floor) {
+                return Some(Err(format!("a read is served at slot {slot}, it misses {floor}")));
+            }
+        }
+        self.nodes[at] = node;
+        self.ballots += begun;
+        for (slot, value) in declared {
+            let held = &mut self.declared[slot.0 as usize - 1];
+            if *held != OPEN && *held != value {
+                let (held, value) = (lab.value(*held), lab.value(value));
+                return Some(Err(format!("slot {slot}: {held:?} and then {value:?} declared")));
+            }
+            *held = value;
+        }
+        for (slot, configuration) in tallied {
+            let ruling = self.ruling(slot, lab);
+            if configuration != ruling {
+                return Some(Err(format!(
+                    "a ballot of configuration {configuration} counts in {slot}, which {ruling} rules"
+                )));
+            }
+        }
+        if beats {
+            self.age(at, lab);
+        }
+        self.send(&sent, lab)
+    }
+
+    /// The configuration that rules this slot.
+    fn ruling(&self, slot: Slot, lab: &Lab) -> u32 {
+        let below = self.declared.iter().take(slot.0 as usize - 1).filter(|value| **value != OPEN);
+        let is_stop = |value: &&u16| matches!(lab.value(**value), Value::Configuration { .. });
+        below.filter(is_stop).count() as u32
+    }
+
+    /// A leader has sent another heartbeat: those before it, and their grants, are older now.
+    fn age(&mut self, at: usize, lab: &mut Lab) {
+        let (own, oldest) = (NodeId(at as u32 + 1), lab.oldest());
+        let mut sent = Vec::with_capacity(self.sent.len());
+        for number in &self.sent {
+            let Envelope { from, to, message } = lab.network.get(*number);
+            let is_own = match message {
+                Message::Heartbeat(_) => *from == own,
+                Message::Grant { .. } => *to == own,
+                _ => false,
+            };
+            sent.extend(if is_own { lab.network.aged(*number, oldest) } else { Some(*number) });
+        }
+        sent.sort_unstable();
+        self.sent = sent;
+    }
+
+    fn send(&mut self, sent: &[u16], lab: &mut Lab) -> Option<Result<(), String>> {
+        let at_once = lab.bounds.leases.as_ref().is_some_and(|leases| !leases.late_grants);
+        for &number in sent {
+            let Envelope { to, message, .. } = lab.network.get(number);
+            let (to, is_grant) = (to.0 as usize - 1, matches!(message, Message::Grant { .. }));
+            if is_grant && at_once {
+                if let Some(Err(violation)) = self.call(to, Call::Deliver(number), lab) {
+                    return Some(Err(violation));
+                }
+                continue;
+            }
+            let Err(place) = self.sent.binary_search(&number) else { continue };
+            if let Err(violation) = self.check_accept(number, lab) {
+                return Some(Err(violation));
+            }
+            self.sent.insert(place, number);
+        }
+        Some(Ok(()))
+    }
+
+    /// One slot carries one value under one ballot. A new configuration is proposed above nothing
+    /// that is open, and nothing above it.
+    fn check_accept(&self, number: u16, lab: &Lab) -> Result<(), String> {
+        let Message::Accept { ballot, slot, value, .. } = &lab.network.get(number).message else {
+            return Ok(());
+        };
+        let stops = |value: &Value| match value {
+            Value::Configuration { configuration, .. } => {
+                configuration.number > ballot.configuration
+            }
+            Value::Noop | Value::Batch { .. } => false,
+        };
+        let below = self.declared.iter().take(slot.0 as usize - 1);
+        if stops(value) && below.into_iter().any(|value| *value == OPEN) {
+            return Err(format!("{ballot} proposes a configuration in {slot}, above an open slot"));
+        }
+        for other in &self.sent {
+            let Message::Accept { ballot: under, slot: held, value: other, .. } =
+                &lab.network.get(*other).message
+            else {
+                continue;
+            };
+            if under != ballot {
+                continue;
+            }
+            if held == slot && other != value {
+                return Err(format!("slot {slot}, {ballot}: {other:?} and {value:?} sent"));
+            }
+            if held < slot && stops(other) {
+                return Err(format!(
+                    "{ballot} proposes in {slot}, its new configuration is in {held}"
+                ));
+            }
+        }
+        Ok(())
+    }
+
+    /// Whoever has a lease has applied all that anybody has acknowledged, and is the only one. (It
+    /// covers reads that wait behind a pause: a lease only shrinks meanwhile.)
+    fn check_leases(&self, lab: &Lab) -> Result<(), String> {
+        let Some(leases) = &lab.bounds.leases else { return Ok(()) };
+        let last = self.last_declared();
+        let mut holder = None;
+        for at in self.places(lab) {
+            let view = lab.view(self.nodes[at]);
+            let Some(ballot) = view.leased else { continue };
+            if view.first_unchosen <= last {
+                let id = at + 1;
+                return Err(format!("n{id} holds a lease of {ballot} and lacks slot {last}"));
+            }
+            if let Some(other) = holder.replace(ballot) {
+                return Err(format!("leases of {other} and {ballot} at once"));
+            }
+            if let Some((place, under)) = self.peeked
+                && usize::from(place) == at
+                && (under == ballot || leases.any_ballot)
+            {
+                return Err(format!("n{} serves what it read under {under} before", at + 1));
             }
         }
         Ok(())
     }
 
     /// Removes messages that can do nothing any more wherever and whenever they arrive, so that
-    /// states that differ in them only are one: whatever belongs to a ballot below the receiver's
-    /// promise is refused, and refusals are left out (they end a ballot, which is like losing all
-    /// that would still reach it), and so are chosen entries known long since.
-    fn forget_dead(&mut self, messages: &Messages, bounds: Bounds) {
-        let dead: Vec<usize> = self
-            .sent
-            .iter()
-            .filter(|number| {
-                let Envelope { to, message, .. } = &messages.envelopes[*number];
-                let replica = &self.nodes[to.0 as usize - 1].replica;
-                match message {
-                    Message::Prepare { ballot, .. }
-                    | Message::Promise { ballot, .. }
-                    | Message::Accept { ballot, .. }
-                    | Message::Accepted { ballot, .. } => replica.promised() > *ballot,
-                    Message::Nack { .. } => true,
-                    Message::Learned { .. } => !bounds.heartbeats,
-                    Message::Chosen { first, values } => {
-                        first.0 + values.len() as u64 <= replica.first_unchosen().0
-                    }
-                    _ => false,
-                }
-            })
-            .collect();
-        dead.into_iter().for_each(|number| self.sent.remove(number));
+    /// states that differ in them only are one.
+    fn forget_dead(&mut self, lab: &mut Lab) {
+        let mut sent = std::mem::take(&mut self.sent);
+        let held = sent.clone();
+        sent.retain(|number| !self.is_dead(*number, &held, lab));
+        self.sent = sent;
     }
 
-    /// Is at most one value accepted by a quorum under one ballot in each slot, whoever knows it?
-    /// The Accepteds that were sent tell; own votes are in the acceptor's own hands and are seen
-    /// when the slot is declared.
-    fn chosen_once(&self, messages: &Messages) -> Result<(), Violation> {
-        let mut values: BTreeMap<(Slot, Ballot), &Value> = BTreeMap::new();
-        for number in self.sent.iter() {
-            if let Message::Accept { ballot, slot, value, .. } = &messages.envelopes[number].message
-                && let Some(other) = values.insert((*slot, *ballot), value)
-                && other != value
-            {
-                return Err(format!("slot {slot}, ballot {ballot}: {other:?} and {value:?} sent"));
+    fn is_dead(&self, number: u16, sent: &[u16], lab: &mut Lab) -> bool {
+        let Envelope { from, to, message } = lab.network.get(number);
+        let (from, to) = (from.0 as usize - 1, to.0 as usize - 1);
+        let receiver = lab.view(self.nodes[to]);
+        let sender = lab.view(self.nodes[from]);
+        match message {
+            // Refused, now and for ever; and an answer to one that asks no more is not counted.
+            // Even a refused one does away with a grant to a ballot that was let go of.
+            Message::Prepare { ballot, release, .. } => {
+                let (promised, hung) = (receiver.promised, receiver.hung);
+                let is_over = sender.preparing != Some(*ballot);
+                let has_released = release.is_some();
+                (promised > *ballot || promised == *ballot && is_over)
+                    && (!has_released || !hung && self.does_nothing(number, sent, lab))
+            }
+            Message::Promise { ballot, .. } => {
+                receiver.preparing != Some(*ballot) || self.does_nothing(number, sent, lab)
+            }
+            // What is held under the ballot stays as it is, unless power fails before it is synced.
+            Message::Accept { ballot, .. } => {
+                let (promised, hung) = (receiver.promised, receiver.hung);
+                promised > *ballot
+                    || promised == *ballot && !hung && self.does_nothing(number, sent, lab)
+            }
+            Message::Accepted { ballot, .. } | Message::Confirmed { ballot, .. } => {
+                receiver.leading != Some(*ballot) || self.does_nothing(number, sent, lab)
+            }
+            Message::Confirm { ballot, .. } => {
+                receiver.promised > *ballot || sender.leading != Some(*ballot)
+            }
+            // Nothing more can come to be held under a ballot below the promise, nor be chosen that
+            // is known chosen. A heartbeat that asks for a grant does so again as time passes.
+            Message::Heartbeat(heartbeat) => {
+                let ballot = heartbeat.leading.unwrap_or_default();
+                let (promised, hung) = (receiver.promised, receiver.hung);
+                let known = !heartbeat.asks_grant && receiver.first_unchosen >= heartbeat.hint;
+                known
+                    || promised > ballot
+                        && !hung
+                        && (heartbeat.asks_grant || self.does_nothing(number, sent, lab))
+            }
+            Message::Grant { ballot, .. } => {
+                receiver.leading != Some(*ballot) || self.does_nothing(number, sent, lab)
+            }
+            Message::Release { ballot, .. } => receiver.promised > *ballot,
+            _ => false,
+        }
+    }
+
+    /// It would change nothing where it goes, and have nothing said that is not said already.
+    fn does_nothing(&self, number: u16, sent: &[u16], lab: &mut Lab) -> bool {
+        let to = lab.network.get(number).to.0 as usize - 1;
+        match lab.call(self.nodes[to], Call::Deliver(number)) {
+            None => false,
+            Some(Err(_)) => false,
+            Some(Ok(step)) => {
+                step.node == self.nodes[to]
+                    && step.declared.is_empty()
+                    && step.sent.iter().all(|answer| sent.binary_search(answer).is_ok())
             }
         }
-        Ok(())
-    }
-
-    /// What the state table counts.
-    pub fn leaders(&self) -> usize {
-        self.nodes.iter().filter(|node| node.replica.leading().is_some()).count()
-    }
-
-    pub fn declared(&self) -> usize {
-        self.declared.len()
     }
 }
 
-fn take_over(replica: &mut Replica, output: &mut Output) -> Option<()> {
-    replica.take_over(NOW, output).then_some(())
-}
-
-fn start(nodes: u32, id: NodeId, records: Vec<Record>, incarnation: u64) -> (Node, Output) {
-    let member = Member { role: Role::Voter, ..Member::default() };
-    let members = (1..=nodes).map(|id| (NodeId(id), member.clone())).collect();
-    let configuration = Configuration { members, ..Configuration::default() };
-    let mut output = Output::default();
-    let recovered = Recovered { records: records.clone(), ..Recovered::default() };
-    let mut settings = Settings::new(id, u64::from(id.0) << 8 | incarnation, 0);
-    // Time stands still here; leases have their scripts and the simulator.
-    settings.lease_us = 0;
-    let replica = Replica::recover(settings, configuration, recovered, NOW, &mut output);
-    (Node { replica, records, written: 0, incarnation, fingerprint: 0 }, output)
-}
-
-/// Numbers and echoes of heartbeats serve the election, which stands still here; without them
-/// heartbeats that say the same are the same.
-fn canonical(mut envelope: Envelope) -> Envelope {
-    if let Message::Heartbeat(heartbeat) = &mut envelope.message {
-        *heartbeat = Heartbeat {
-            sequence: 0,
-            echo: 0,
-            echo_age_us: 0,
-            happy_with: None,
-            quorum_connected: true,
-            connected: Vec::new(),
-            ..std::mem::take(heartbeat)
-        };
-    }
-    envelope
-}
-
-pub fn describe(action: &Action, messages: &Messages) -> String {
-    let message = |number: usize| {
-        let Envelope { from, to, message } = &messages.envelopes[number];
-        format!("{from} -> {to} {message:?}")
-    };
+pub fn describe(action: Action, lab: &Lab) -> String {
+    let name = |at: u8| format!("n{}", at + 1);
     match action {
-        Action::Deliver(number) => message(*number),
-        Action::DeliverThenCrash(number, kept) => {
-            format!("{}, then power fails after {kept} records", message(*number))
+        Action::Deliver(number) => {
+            let Envelope { from, to, message } = lab.network.get(number);
+            format!("{from} -> {to} {message:?}")
         }
-        other => format!("{other:?}"),
+        Action::Learn(at, slot) => format!("{} is told what is chosen in slot {slot}", name(at)),
+        Action::TakeOver(at) => format!("{} begins a ballot", name(at)),
+        Action::Propose(at) => format!("{} proposes a batch", name(at)),
+        Action::Change(at) => format!("{} is to change the configuration", name(at)),
+        Action::Read(at) => format!("a quorum read begins at {}", name(at)),
+        Action::Hang(at) => format!("{} syncs nothing any more", name(at)),
+        Action::Crash(at, kept) => {
+            format!("{} restarts with {kept} of its unsynced records", name(at))
+        }
+        Action::Beat(at) => format!("{} sends heartbeats", name(at)),
+        Action::Pass => "a step of time passes".to_owned(),
+        Action::HandOver(at, to) => format!("{} is to hand over to {}", name(at), name(to)),
+        Action::Peek(at) => format!("{} reads its store", name(at)),
     }
 }
