@@ -59,6 +59,9 @@ impl Simulation {
             self.start(id);
         }
         self.close_dead_connections();
+        if self.plan.spares > 0 {
+            self.after(SECOND, Event::Introduce);
+        }
     }
 
     fn up(&self) -> impl Iterator<Item = (NodeId, &super::machine::Process)> {
@@ -112,13 +115,19 @@ impl Simulation {
     fn is_level(&self) -> bool {
         let leaders = self.leaders();
         let [(leader, _)] = leaders[..] else { return false };
+        let newest = self.checker.configuration();
+        // Whoever was removed has learned it, and was let go.
+        let is_left = |(id, _): (NodeId, &super::machine::Process)| newest.removed.contains(&id);
+        if self.up().any(is_left) {
+            return false;
+        }
         let below = self.machines[&leader].process.as_ref().map(|up| up.node.first_unapplied());
         let is_content = |(id, process): (NodeId, &super::machine::Process)| {
             let node = &process.node;
             Some(node.first_unapplied()) == below
                 && node.replica.happy_with(self.now(id)) == Some(leader)
         };
-        self.up().all(is_content)
+        self.up().filter(|(id, _)| newest.contains(*id)).all(is_content)
     }
 
     fn is_settled(&self) -> bool {

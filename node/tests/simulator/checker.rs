@@ -8,7 +8,7 @@ use journal::{Entry, FaultyDisk};
 use node::identity::Process;
 use node::peers::{DiskMemory, Remembered};
 use node::wire::{self, Hello, Lane};
-use paxos::{Ballot, Message, NodeId, Position, Record, Slot};
+use paxos::{Ballot, Configuration, Message, NodeId, Position, Record, Slot, Value};
 
 /// A value by its bytes.
 type Digest = u128;
@@ -16,16 +16,23 @@ type Digest = u128;
 #[derive(Default)]
 pub struct Checker {
     pub violation: Option<String>,
-    quorum: usize,
+    /// By number: those that are chosen, the one given by `format` first.
+    configurations: Vec<Configuration>,
     nodes: BTreeMap<NodeId, Durable>,
     /// The value of each slot under each ballot, and who durably accepted it.
-    votes: BTreeMap<(Slot, Ballot), (Digest, BTreeSet<NodeId>)>,
-    /// Accepted by a quorum: chosen for ever.
+    votes: BTreeMap<(Slot, Ballot), Vote>,
+    /// Accepted by a quorum of whoever rules the slot: chosen for ever.
     chosen: BTreeMap<Slot, Digest>,
     /// Everything below was chosen.
     first_unchosen: Slot,
     /// The state behind each slot.
     states: BTreeMap<Slot, (u128, NodeId)>,
+}
+
+struct Vote {
+    value: Digest,
+    configuration: Option<Configuration>,
+    voters: BTreeSet<NodeId>,
 }
 
 /// What one node has said to be durable.
@@ -50,8 +57,14 @@ struct Replayed {
 }
 
 impl Checker {
-    pub fn new(quorum: usize) -> Checker {
-        Checker { quorum, first_unchosen: Slot::FIRST, ..Checker::default() }
+    pub fn new(configuration: Configuration) -> Checker {
+        let configurations = vec![configuration];
+        Checker { configurations, first_unchosen: Slot::FIRST, ..Checker::default() }
+    }
+
+    /// The newest that is chosen.
+    pub fn configuration(&self) -> &Configuration {
+        self.configurations.last().expect("number 0 is there from the start")
     }
 
     pub fn fail(&mut self, text: String) {
@@ -89,31 +102,67 @@ impl Checker {
             Record::Accepted { slot, ballot, .. } => {
                 durable.promised = durable.promised.max(*ballot);
                 durable.accepted.insert(*slot, *ballot);
-                self.vote(node, *slot, *ballot, digest(record));
+                self.vote(node, *slot, *ballot, record);
             }
             Record::Chosen { slot, .. } => self.must_be_chosen(node, *slot, digest(record)),
-            Record::ChosenRange { .. } | Record::Configuration(_) => {}
+            Record::Configuration(configuration) => {
+                let known = self.configurations.get(configuration.number as usize);
+                if known != Some(configuration) {
+                    let number = configuration.number;
+                    self.fail(format!("{node} knows a configuration {number} that is not chosen"));
+                }
+            }
+            Record::ChosenRange { .. } => {}
             Record::TrimmedBelow(below) => {
                 durable.accepted = durable.accepted.split_off(below);
             }
         }
     }
 
-    fn vote(&mut self, node: NodeId, slot: Slot, ballot: Ballot, value: Digest) {
-        let (first, voters) =
-            self.votes.entry((slot, ballot)).or_insert_with(|| (value, BTreeSet::new()));
-        if *first != value {
+    fn vote(&mut self, node: NodeId, slot: Slot, ballot: Ballot, record: &Record) {
+        let value = digest(record);
+        let configuration = match record {
+            Record::Accepted { value: Value::Configuration { configuration, .. }, .. } => {
+                Some(configuration.clone())
+            }
+            _ => None,
+        };
+        let vote = self.votes.entry((slot, ballot)).or_insert_with(|| Vote {
+            value,
+            configuration,
+            voters: BTreeSet::new(),
+        });
+        if vote.value != value {
             return self.fail(format!("{node} accepted a second value for {slot} under {ballot}"));
         }
-        voters.insert(node);
-        if voters.len() < self.quorum {
-            return;
+        vote.voters.insert(node);
+        self.choose();
+        let is_other = self.chosen.get(&slot).is_some_and(|chosen| *chosen != value);
+        if is_other && self.is_quorum(slot, ballot) {
+            self.fail(format!("a second value is chosen for slot {slot}, under {ballot}"));
         }
-        if *self.chosen.entry(slot).or_insert(value) != value {
-            return self.fail(format!("a second value is chosen for slot {slot}, under {ballot}"));
-        }
-        while self.chosen.contains_key(&self.first_unchosen) {
-            self.first_unchosen = self.first_unchosen.next();
+    }
+
+    /// A ballot counts only in slots that its configuration rules, and only its voters count.
+    fn is_quorum(&self, slot: Slot, ballot: Ballot) -> bool {
+        let rules = |configuration: &&Configuration| configuration.slot < slot;
+        let ruling = self.configurations.iter().rev().find(rules).expect("number 0 rules first");
+        let voters = &self.votes[&(slot, ballot)].voters;
+        let count = voters.iter().filter(|node| ruling.is_voter(**node)).count();
+        ballot.configuration == ruling.number && count >= ruling.quorum_size()
+    }
+
+    /// In order: who rules a slot is known only when all below is chosen.
+    fn choose(&mut self) {
+        loop {
+            let slot = self.first_unchosen;
+            let of_slot = (slot, Ballot::ZERO)..(slot.next(), Ballot::ZERO);
+            let mut ballots = self.votes.range(of_slot).map(|((_, ballot), _)| *ballot);
+            let Some(ballot) = ballots.find(|ballot| self.is_quorum(slot, *ballot)) else { return };
+            let vote = &self.votes[&(slot, ballot)];
+            self.chosen.insert(slot, vote.value);
+            self.configurations.extend(vote.configuration.clone());
+            self.first_unchosen = slot.next();
         }
     }
 

@@ -47,6 +47,8 @@ impl Simulation {
             | Fault::OneWay
             | Fault::Split
             | Fault::RandomLinks
+            | Fault::Chain
+            | Fault::QuorumLoss
             | Fault::HealLinks => self.links(fault, victim),
             Fault::Pause => self.pause(victim),
             Fault::PauseLeader => self.pause(leader),
@@ -174,6 +176,8 @@ impl Simulation {
                     Fault::OneWay if inwards => b == victim,
                     Fault::OneWay => a == victim,
                     Fault::Split => side.contains(&a) != side.contains(&b),
+                    Fault::Chain => a.0.abs_diff(b.0) > 1,
+                    Fault::QuorumLoss => a != victim && b != victim,
                     _ => self.chance.one_in(3),
                 };
                 if is_cut {

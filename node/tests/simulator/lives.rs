@@ -11,7 +11,7 @@ use super::simulation::{Event, Simulation, TICK_US};
 impl Simulation {
     pub(super) fn start(&mut self, node: NodeId) {
         let machine = self.machines.get_mut(&node).expect("a member");
-        if machine.process.is_some() || machine.refused.is_some() {
+        if machine.process.is_some() || machine.refused.is_some() || machine.has_tombstone {
             return;
         }
         let nonce = self.chance.next() | 1;

@@ -46,6 +46,8 @@ pub struct Machine {
     pub process: Option<Process>,
     /// It refused to start, as it must: its disk has lost what it had promised to keep.
     pub refused: Option<String>,
+    /// It was removed, and has left for good.
+    pub has_tombstone: bool,
     /// Its disk stops in the middle of some write, and then the power goes.
     pub doomed: bool,
     /// One of its next syncs fails.
@@ -108,6 +110,8 @@ pub struct Turned {
     pub more: bool,
     pub batches_lost: u64,
     pub batches_unknown: u64,
+    /// It was removed, and nobody needs it any more.
+    pub is_gone: bool,
     pub reads_leased: u64,
     pub reads_by_round: u64,
     pub replies: Vec<(Connection, Bytes)>,
@@ -156,6 +160,7 @@ impl Machine {
             started: identity::Process { starts: 0, nonce: 0, former: Default::default() },
             process: None,
             refused: None,
+            has_tombstone: false,
             doomed: false,
             sync_fails: false,
             before_sync: None,
@@ -401,6 +406,8 @@ impl Process {
             self.snapshots.wanted(now, peer, &self.node, &self.outbox);
         }
         turned.notes.append(&mut effects.notes);
+        turned.is_gone = effects.tombstone.take().is_some();
+        self.node.verdicts.clear();
         for session in effects.dirty.drain(..) {
             self.write_out(session, &mut turned);
         }

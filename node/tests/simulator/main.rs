@@ -12,6 +12,7 @@ mod broken;
 mod calm;
 #[path = "../../paxos/tests/harness/chance.rs"]
 mod chance;
+mod changes;
 mod checker;
 mod clients;
 #[path = "../../paxos/tests/harness/clock.rs"]

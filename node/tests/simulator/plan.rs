@@ -10,6 +10,10 @@ use super::{MS, SECOND};
 #[derive(Clone, Debug)]
 pub struct Plan {
     pub nodes: u32,
+    /// Nodes that were formatted to join, and may be added.
+    pub spares: u32,
+    /// Members come and go about this often; 0 for never.
+    pub change_every_us: u64,
     pub behaviour: Behaviour,
     pub options: Options,
     /// What the disks tear.
@@ -58,6 +62,10 @@ pub enum Fault {
     OneWay,
     Split,
     RandomLinks,
+    /// Only neighbours in a row see each other.
+    Chain,
+    /// All see one node, and nobody else.
+    QuorumLoss,
     HealLinks,
     Pause,
     PauseLeader,
@@ -70,7 +78,7 @@ pub enum Fault {
     Transfer,
 }
 
-const FAULTS: [Fault; 22] = [
+const FAULTS: [Fault; 24] = [
     Fault::Kill,
     Fault::PowerCut,
     Fault::PowerCutLeader,
@@ -83,6 +91,8 @@ const FAULTS: [Fault; 22] = [
     Fault::OneWay,
     Fault::Split,
     Fault::RandomLinks,
+    Fault::Chain,
+    Fault::QuorumLoss,
     Fault::HealLinks,
     Fault::Pause,
     Fault::PauseLeader,
@@ -96,8 +106,18 @@ const FAULTS: [Fault; 22] = [
 ];
 
 /// What else a life can do without.
-pub const TRAITS: [&str; 9] =
-    ["loss", "duplicates", "delays", "drift", "wild", "stalls", "transactions", "once", "pipeline"];
+pub const TRAITS: [&str; 10] = [
+    "loss",
+    "changes",
+    "duplicates",
+    "delays",
+    "drift",
+    "wild",
+    "stalls",
+    "transactions",
+    "once",
+    "pipeline",
+];
 
 impl Plan {
     pub fn leave_out(&mut self, less: &Less) {
@@ -110,6 +130,7 @@ impl Plan {
                 "wild" => self.wild_wall_clock = false,
                 "stalls" => self.stall_ppm = 0,
                 "transactions" => self.transactions = false,
+                "changes" => self.change_every_us = 0,
                 "once" => self.once = false,
                 "pipeline" => self.pipeline = 1,
                 _kind_of_fault => {}
@@ -121,8 +142,10 @@ impl Plan {
     pub fn draw(chance: &mut Chance) -> Plan {
         let segment_bytes = *chance.pick(&[16 << 10, 16 << 10, 64 << 10, 256 << 10]);
         let nodes = *chance.pick(&[1, 2, 3, 3, 3, 3, 3, 4, 5, 5]);
-        Plan {
+        let mut plan = Plan {
             nodes,
+            spares: 0,
+            change_every_us: 0,
             behaviour: draw_behaviour(chance, segment_bytes),
             options: Options {
                 segment_bytes,
@@ -153,7 +176,16 @@ impl Plan {
             once_patience_us: *chance.pick(&[20 * MS, 200 * MS, SECOND]),
             keys: chance.between(1, 4),
             value_bytes: *chance.pick(&[0, 0, 0, 100, 100, 1_000, 1_000, 1_000, 60_000]),
+        };
+        if chance.one_in(3) {
+            plan.spares = chance.between(1, 3) as u32;
+            plan.change_every_us = *chance.pick(&[80 * MS, 300 * MS, 800 * MS]);
+            // A quorum may shrink to those whose disks have rotted, or to one wild clock: neither is
+            // the cluster's fault.
+            plan.wild_wall_clock = false;
+            plan.faults.retain(|fault| !matches!(fault, Fault::RotJournal | Fault::RotSnapshot));
         }
+        plan
     }
 }
 

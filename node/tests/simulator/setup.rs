@@ -8,12 +8,12 @@ use super::clock::{Clock, TRUE_SPEED_PPM};
 use super::plan::Plan;
 
 pub fn configuration(nodes: u32) -> Configuration {
-    let member = |id| {
-        let address = format!("n{id}:7379");
-        (NodeId(id), Member { client_address: address, ..Member::default() })
-    };
-    let members = (1..=nodes).map(member).collect();
+    let members = (1..=nodes).map(NodeId).map(|id| (id, member(id))).collect();
     Configuration { members, store_version: 1, ..Configuration::default() }
+}
+
+pub fn member(id: NodeId) -> Member {
+    Member { client_address: format!("{id}:7379"), ..Member::default() }
 }
 
 /// The node whose wall clock may be.

@@ -91,6 +91,10 @@ pub enum Event {
         replies: u64,
     },
     Fault,
+    /// An administrator changes who takes part.
+    Change,
+    /// He helps those who know only peers that are gone.
+    Introduce,
     PowerCut {
         node: NodeId,
         nonce: u64,
@@ -196,9 +200,8 @@ impl Simulation {
             plan.once = false;
         }
         let configuration = configuration(plan.nodes);
-        let quorum = configuration.quorum_size();
         let mut machines = BTreeMap::new();
-        for id in configuration.members.keys() {
+        for id in &(1..=plan.nodes + plan.spares).map(NodeId).collect::<Vec<_>>() {
             let (behaviour, options) = (plan.behaviour.clone(), plan.options);
             let mut machine =
                 Machine::formatted(*id, behaviour, options, plan.block_bytes, run.seed);
@@ -207,7 +210,7 @@ impl Simulation {
         }
         Simulation {
             clients: Clients::new(plan.clients, run.broken),
-            checker: Checker::new(quorum),
+            checker: Checker::new(configuration.clone()),
             plan,
             broken: run.broken,
             less: run.less,
@@ -248,6 +251,9 @@ impl Simulation {
             self.after(0, Event::Act { client });
         }
         self.after(self.plan.fault_every_us, Event::Fault);
+        if self.plan.change_every_us > 0 {
+            self.after(self.plan.change_every_us, Event::Change);
+        }
         let end_us = self.plan.faults_us;
         self.run_while(|simulation| simulation.time_us < end_us);
         if !self.is_broken() {
@@ -372,6 +378,8 @@ impl Simulation {
             Event::Act { client } => self.act(client),
             Event::Impatient { client, replies } => self.impatient(client, replies),
             Event::Fault => self.fault(),
+            Event::Change => self.change(),
+            Event::Introduce => self.introduce(),
             Event::PowerCut { node, .. } => self.power_cut(node),
             Event::Start { node } => self.start(node),
             Event::SpaceAgain { node } => self.space_again(node),

@@ -80,6 +80,9 @@ impl Simulation {
         for connection in turned.closed {
             self.reach_client(connection, Event::Closed { connection });
         }
+        if turned.is_gone {
+            self.bury(node);
+        }
     }
 
     /// What a connection carries arrives in order.

@@ -19,7 +19,7 @@ use indicatif::{ProgressBar, ProgressStyle};
 /// A run stops after so many seeds that fail.
 const FAILED_MAX: usize = 5;
 /// A seed is run so often, at most, to be shortened.
-const SHRINK_RUNS_MAX: usize = 400;
+const SHRINK_RUNS_MAX: u32 = 500;
 const LINE_EVERY: Duration = Duration::from_secs(10);
 
 /// A number from the environment.
@@ -239,59 +239,77 @@ impl Progress {
 /// Leaves out what can be left out while the life still fails the same check: kinds of fault, then
 /// `traits` of the world, then single faults, then clients.
 pub fn shrink<C>(traits: &[&str], run: impl Fn(&Less) -> Life<C>) -> Option<(Less, Life<C>)> {
-    let mut less = Less::default();
-    let mut best = run(&less);
-    let wanted = check(best.violation.as_ref()?);
-    let runs = std::cell::Cell::new(0);
-    let fails = |less: &Less| {
-        if runs.get() >= SHRINK_RUNS_MAX {
-            return None;
-        }
-        runs.set(runs.get() + 1);
-        let life = run(less);
-        let is_same = life.violation.as_ref().is_some_and(|text| check(text) == wanted);
-        is_same.then_some(life)
-    };
-    let kinds: BTreeSet<String> = best.strikes.iter().map(|strike| strike.kind.clone()).collect();
+    let life = run(&Less::default());
+    let wanted = check(life.violation.as_ref()?);
+    let mut shrink = Shrink { run, wanted, less: Less::default(), best: life, runs: 0 };
+    let strikes = shrink.best.strikes.iter();
+    let kinds: BTreeSet<String> = strikes.map(|strike| strike.kind.clone()).collect();
     for name in kinds.into_iter().chain(traits.iter().map(|name| (*name).to_owned())) {
-        let mut fewer = less.clone();
+        let mut fewer = shrink.less.clone();
         fewer.without.insert(name);
-        if let Some(life) = fails(&fewer) {
-            (less, best) = (fewer, life);
-        }
+        shrink.try_out(fewer);
     }
-    let mut chunk = best.strikes.len();
+    let mut chunk = shrink.best.strikes.len();
     while chunk > 0 {
-        let mut at = 0;
-        while at < best.strikes.len() {
-            let numbers = best.strikes.iter().map(|strike| strike.number);
-            let kept = numbers.enumerate().filter(|(place, _)| *place < at || *place >= at + chunk);
-            let faults = Some(kept.map(|(_, number)| number).collect());
-            let fewer = Less { faults, ..less.clone() };
-            match fails(&fewer) {
-                Some(life) => (less, best) = (fewer, life),
-                None => at += chunk,
-            }
-        }
+        shrink.thin(chunk);
         chunk /= 2;
     }
-    // Where single faults are named, whole kinds need not be.
-    let only_traits =
-        less.without.iter().filter(|name| traits.contains(&name.as_str())).cloned().collect();
-    let fewer = Less { without: only_traits, ..less.clone() };
-    if less.faults.is_some()
-        && let Some(life) = fails(&fewer)
-    {
-        (less, best) = (fewer, life);
-    }
-    for clients in 1..best.clients {
-        let fewer = Less { clients: Some(clients), ..less.clone() };
-        if let Some(life) = fails(&fewer) {
-            (less, best) = (fewer, life);
+    for clients in 1..shrink.best.clients {
+        if shrink.try_out(Less { clients: Some(clients), ..shrink.less.clone() }) {
             break;
         }
     }
-    Some((less, best))
+    // Where single faults are named, whole kinds need not be.
+    if shrink.less.faults.is_some() {
+        let without = shrink.less.without.iter().filter(|name| traits.contains(&name.as_str()));
+        let without = without.cloned().collect();
+        shrink.try_out(Less { without, ..shrink.less.clone() });
+    }
+    while shrink.thin(1) {}
+    Some((shrink.less, shrink.best))
+}
+
+struct Shrink<C, R> {
+    run: R,
+    wanted: String,
+    /// The shortest so far.
+    less: Less,
+    best: Life<C>,
+    runs: u32,
+}
+
+impl<C, R: Fn(&Less) -> Life<C>> Shrink<C, R> {
+    /// Keeps to `fewer` if the life still fails the same check, and no more strikes for it.
+    fn try_out(&mut self, fewer: Less) -> bool {
+        if self.runs >= SHRINK_RUNS_MAX {
+            return false;
+        }
+        self.runs += 1;
+        let life = (self.run)(&fewer);
+        let is_same = life.violation.as_ref().is_some_and(|text| check(text) == self.wanted);
+        if !is_same || life.strikes.len() > self.best.strikes.len() {
+            return false;
+        }
+        (self.less, self.best) = (fewer, life);
+        true
+    }
+
+    /// Leaves out so many faults in a row, wherever it can. False if that was nowhere.
+    fn thin(&mut self, chunk: usize) -> bool {
+        let before = self.best.strikes.len();
+        let mut at = 0;
+        while at < self.best.strikes.len() {
+            let numbers = self.best.strikes.iter().map(|strike| strike.number).enumerate();
+            let kept = numbers.filter(|(place, _)| *place < at || *place >= at + chunk);
+            let faults = Some(kept.map(|(_, number)| number).collect());
+            let length = self.best.strikes.len();
+            self.try_out(Less { faults, ..self.less.clone() });
+            if self.best.strikes.len() == length {
+                at += chunk;
+            }
+        }
+        self.best.strikes.len() < before
+    }
 }
 
 /// Which check a text is of: its head, without the numbers of this life.
