@@ -89,7 +89,7 @@ pub async fn run(config: NodeConfig, config_path: &Path, set_filter: SetFilter) 
     let _http = Http::start(http_settings, Arc::clone(&published))
         .with_context(|| format!("serve pages on {}", config.listen.http))?;
     let initial = members.clone();
-    let Start { journal, node, snapshots, .. } =
+    let Start { journal, node, snapshots, uncovered_bytes, .. } =
         recover(&config, &identity, process, members, disk, Arc::clone(&snapshot_disk), &metrics)?;
     identity::count_process(&config.data_dir, &process)?;
 
@@ -106,7 +106,8 @@ pub async fn run(config: NodeConfig, config_path: &Path, set_filter: SetFilter) 
         snapshots,
         Arc::clone(&metrics),
         Arc::clone(&wake),
-    )?;
+    )?
+    .behind(uncovered_bytes);
     let listener = TcpListener::bind(config.listen.client)
         .await
         .with_context(|| format!("listen for clients on {}", config.listen.client))?;

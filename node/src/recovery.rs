@@ -43,6 +43,8 @@ pub struct Start {
     pub snapshots: Vec<(Slot, u64)>,
     /// Everything below came from a snapshot, not from the journal.
     pub snapshot_below: Slot,
+    /// Of the journal's records, those that no snapshot covers.
+    pub uncovered_bytes: u64,
     pub found: journal::Recovery,
 }
 
@@ -81,13 +83,14 @@ pub fn recover_watched(origin: Origin, now: Now, watch: &mut dyn FnMut(usize)) -
         Some(Loaded { below, configuration, store }) => (below, configuration, store),
         None => (Slot::FIRST, origin.initial, Store::new()),
     };
+    let uncovered_bytes = kept.uncovered_bytes;
     let mut output = Output::default();
     let granted_us = origin.granted_us;
     let recovered = Recovered { snapshot_below, records: kept.records, granted_us };
     let replica = Replica::recover(origin.settings, configuration, recovered, now, &mut output);
     let (behaviour, seed) = (origin.behaviour, origin.seed);
     let node = Node::new(replica, store, behaviour, seed, snapshot_below, output, now);
-    Ok(Start { journal, node, snapshots, snapshot_below, found })
+    Ok(Start { journal, node, snapshots, snapshot_below, uncovered_bytes, found })
 }
 
 /// The records of the journal that still say something, in their order. What a snapshot covers and a
@@ -96,12 +99,14 @@ pub fn recover_watched(origin: Origin, now: Now, watch: &mut dyn FnMut(usize)) -
 struct Kept {
     covered_below: Slot,
     trimmed_below: Slot,
+    uncovered_bytes: u64,
     records: Vec<Record>,
 }
 
 impl Kept {
     fn new(covered_below: Slot) -> Kept {
-        Kept { covered_below, trimmed_below: Slot::FIRST, records: Vec::new() }
+        let trimmed_below = Slot::FIRST;
+        Kept { covered_below, trimmed_below, uncovered_bytes: 0, records: Vec::new() }
     }
 
     /// Takes an entry of the journal; answers its bytes.
@@ -114,7 +119,11 @@ impl Kept {
                 Ok(bytes.len())
             }
             Entry::Record { bytes, .. } => {
-                self.take(wire::decode_record(Bytes::copy_from_slice(bytes))?);
+                let record = wire::decode_record(Bytes::copy_from_slice(bytes))?;
+                if record.slot().is_some_and(|slot| slot >= self.covered_below) {
+                    self.uncovered_bytes += bytes.len() as u64;
+                }
+                self.take(record);
                 Ok(bytes.len())
             }
         }

@@ -71,6 +71,8 @@ pub struct Snapshots {
     /// Complete files, by the first slot that each does not cover.
     kept: BTreeMap<Slot, u64>,
     writing: Option<Writing>,
+    /// Bytes of the journal that no snapshot covers and that were there at the start.
+    found_bytes: u64,
     written_at_last: u64,
     /// The last one failed: due at this time, however little was written since.
     retry_us: Option<u64>,
@@ -151,12 +153,20 @@ impl Snapshots {
             metrics,
             kept: found.into_iter().collect(),
             writing: None,
+            found_bytes: 0,
             written_at_last: 0,
             retry_us: None,
             sending: BTreeMap::new(),
             installing: None,
             trim_below: None,
         }
+    }
+
+    /// What the journal held at the start counts too: a node that is restarted again and again would
+    /// otherwise never take one.
+    pub fn behind(mut self, found_bytes: u64) -> Snapshots {
+        self.found_bytes = found_bytes;
+        self
     }
 
     /// Everything below is covered by the newest snapshot; `Slot::FIRST` without one.
@@ -338,6 +348,9 @@ impl Snapshots {
             Done::WriteFailed { below, error } => {
                 tracing::error!(%below, %error, "write a snapshot");
                 self.metrics.observe_snapshot(SnapshotKind::Write, Duration::ZERO, false);
+                if !self.is_writing(below) {
+                    return;
+                }
                 node.store.abort_snapshot();
                 self.writing = None;
                 self.retry_us = Some(now.mono_us + RETRY_US);
@@ -354,6 +367,11 @@ impl Snapshots {
                 self.metrics.observe_snapshot(SnapshotKind::Install, took, true);
                 let Loaded { store, configuration, .. } = *loaded;
                 let old = node.install(now, store, below, configuration);
+                if self.writing.is_some() && !node.store.is_snapshotting() {
+                    // The walk went with the old store: what it has written so far is of no use.
+                    self.writing = None;
+                    self.worker.order(Job::Abandon);
+                }
                 self.worker.order(Job::Bury(Box::new(old)));
                 self.answer(from, below, total, links);
                 self.kept.insert(below, total);
@@ -370,7 +388,9 @@ impl Snapshots {
 
     /// A complete snapshot: lets go of what the one before it covers.
     fn keep(&mut self, now: Now, below: Slot, bytes: u64, node: &mut Node) {
-        self.writing = None;
+        if self.is_writing(below) {
+            self.writing = None;
+        }
         self.kept.insert(below, bytes);
         self.forget_old();
         // A receiver needs the log from its snapshot on; a stream is bounded in time.
@@ -387,6 +407,10 @@ impl Snapshots {
         }
     }
 
+    fn is_writing(&self, below: Slot) -> bool {
+        self.writing.as_ref().is_some_and(|writing| writing.below == below)
+    }
+
     fn forget_old(&mut self) {
         while self.kept.len() > 2 {
             let Some((below, _)) = self.kept.pop_first() else { break };
@@ -399,13 +423,16 @@ impl Snapshots {
     fn begin_if_due(&mut self, now: Now, node: &mut Node, journal_bytes: u64) {
         let due = match self.retry_us {
             Some(retry_us) => now.mono_us >= retry_us,
-            None => journal_bytes.saturating_sub(self.written_at_last) >= self.every_bytes,
+            None => {
+                let written = journal_bytes.saturating_sub(self.written_at_last);
+                self.found_bytes + written >= self.every_bytes
+            }
         };
         if self.writing.is_some() || !due || node.first_unapplied() <= self.newest_below() {
             return;
         }
         self.retry_us = None;
-        self.written_at_last = journal_bytes;
+        (self.found_bytes, self.written_at_last) = (0, journal_bytes);
         let (below, head, configuration) = node.begin_snapshot(now);
         self.writing = Some(Writing {
             below,

@@ -187,3 +187,90 @@ fn an_install_meets_chosen_slots_that_are_not_applied_yet() {
         assert_eq!(node.replica.first_unchosen(), first_unapplied);
     }
 }
+
+/// Hears nothing and has nothing queued.
+struct Nowhere;
+impl super::PartSender for Nowhere {
+    fn send_part(&self, _to: NodeId, _part: &Bytes) {}
+    fn queued_bytes(&self, _to: NodeId) -> usize {
+        0
+    }
+}
+
+fn values(from: u64, to: u64, bytes: usize) -> Vec<Value> {
+    (from..to)
+        .map(|counter| {
+            let mut batch = BatchBuilder::default();
+            let (key, value) = (format!("k{counter}"), vec![b'v'; bytes]);
+            let argv: [&[u8]; 3] = [b"SET", key.as_bytes(), &value];
+            batch.push(&argv);
+            let id = BatchId { incarnation: 9, counter };
+            Value::Batch { id, payload: batch.finish(1, 0) }
+        })
+        .collect()
+}
+
+/// A snapshot is installed while the node writes its own: the walk goes with the old store, and the
+/// next snapshot begins when it is due.
+#[test]
+fn a_node_goes_on_taking_snapshots_after_an_install_in_the_middle_of_one() {
+    let members = (1..=3).map(|id| (NodeId(id), Member::default())).collect();
+    let configuration = Configuration { members, ..Configuration::default() };
+    let mut output = Output::default();
+    let settings = Settings::new(NodeId(2), 7, 0);
+    let recovered = Recovered::default();
+    let replica = Replica::recover(settings, configuration.clone(), recovered, NOW, &mut output);
+    let behaviour = config::Behaviour::default();
+    let mut node = Node::new(replica, Store::new(), behaviour, 0, Slot::FIRST, output, NOW);
+    let learn = |node: &mut Node, first: u64, to: u64, bytes: usize| {
+        let message = Message::Chosen { first: Slot(first), values: values(first, to, bytes) };
+        node.received(NOW, Envelope { from: NodeId(1), to: NodeId(2), message });
+        node.turn(NOW, &mut Effects::default());
+    };
+    learn(&mut node, 1, 9, 1 << 20);
+    let disk: Arc<dyn Disk> = Arc::new(FaultyDisk::new(1));
+    let metrics = Arc::new(crate::metrics::Metrics::new("0", "0"));
+    let (mut snapshots, jobs) = super::Snapshots::unattended(disk, 1, Vec::new(), metrics);
+    snapshots.tick(NOW, &mut node, &Nowhere, 10);
+    let loaded = super::Loaded { below: Slot(100), configuration, store: Store::new() };
+    let (from, loaded) = (NodeId(1), Box::new(loaded));
+    jobs.results.send(Done::Installed { from, below: Slot(100), total: 9, loaded }).expect("open");
+    // PITFALLS 6: the journal is trimmed behind the record that says so, not with it.
+    let trim = snapshots.tick(NOW, &mut node, &Nowhere, 20);
+    assert_eq!(trim, None, "its record is not handed over yet");
+    node.turn(NOW, &mut Effects::default());
+    learn(&mut node, 100, 109, 100);
+    while jobs.received.try_recv().is_ok() {}
+    snapshots.tick(NOW, &mut node, &Nowhere, 1_000_000);
+    let begins = |job| matches!(job, Job::Begin { below: Slot(109), .. });
+    assert!(
+        std::iter::from_fn(|| jobs.received.try_recv().ok()).any(begins),
+        "no snapshot ever again"
+    );
+}
+
+/// What was journaled before a restart counts: a node that is restarted again and again takes
+/// snapshots as any other.
+#[test]
+fn the_journal_that_was_found_counts_towards_the_next_snapshot() {
+    let members = (1..=3).map(|id| (NodeId(id), Member::default())).collect();
+    let configuration = Configuration { members, ..Configuration::default() };
+    for (found_bytes, begins) in [(0, false), (900, true)] {
+        let mut output = Output::default();
+        let settings = Settings::new(NodeId(2), 7, 0);
+        let recovered = Recovered::default();
+        let replica =
+            Replica::recover(settings, configuration.clone(), recovered, NOW, &mut output);
+        let behaviour = config::Behaviour::default();
+        let mut node = Node::new(replica, Store::new(), behaviour, 0, Slot::FIRST, output, NOW);
+        let message = Message::Chosen { first: Slot::FIRST, values: values(1, 3, 10) };
+        node.received(NOW, Envelope { from: NodeId(1), to: NodeId(2), message });
+        node.turn(NOW, &mut Effects::default());
+        let disk: Arc<dyn Disk> = Arc::new(FaultyDisk::new(1));
+        let metrics = Arc::new(crate::metrics::Metrics::new("0", "0"));
+        let (snapshots, jobs) = super::Snapshots::unattended(disk, 1_000, Vec::new(), metrics);
+        let mut snapshots = snapshots.behind(found_bytes);
+        snapshots.tick(NOW, &mut node, &Nowhere, 100);
+        assert_eq!(jobs.received.try_recv().is_ok(), begins, "{found_bytes}");
+    }
+}

@@ -25,6 +25,8 @@ pub enum Job {
         below: Slot,
         started_us: u64,
     },
+    /// The file that is being written will not be finished.
+    Abandon,
     /// Gives back its memory.
     Bury(Box<Store>),
     Receive {
@@ -169,6 +171,10 @@ impl Files {
                     Ok(bytes) => Done::Written { below, bytes, started_us },
                     Err(error) => Done::WriteFailed { below, error },
                 })
+            }
+            Job::Abandon => {
+                self.writer = None;
+                None
             }
             Job::Bury(store) => {
                 drop(store);

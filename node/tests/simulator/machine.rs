@@ -209,12 +209,13 @@ impl Machine {
             first_start: self.started.starts == 1,
             seed: nonce,
         };
-        let Start { journal, node, snapshots: kept, snapshot_below, found } =
+        let Start { journal, node, snapshots: kept, snapshot_below, uncovered_bytes, found } =
             recovery::recover(origin, now)?;
         let every_bytes = self.behaviour.snapshot_every_bytes;
         let metrics = Arc::clone(&self.metrics);
         let (core, jobs) =
             Snapshots::unattended(Arc::clone(&snapshots), every_bytes, kept, metrics);
+        let core = core.behind(uncovered_bytes);
         let appender = Appender::new(journal);
         let state = SyncState::default();
         state.publish(&appender);
