@@ -11,6 +11,21 @@
 //!   confused is below 10⁻²².
 //!
 //! Breadth first: a violation comes with a shortest schedule. `bounds` says how far each model goes.
+//!
+//! What `make model` found to the end on two cores, debug profile, without a violation:
+//!
+//! | model | states | transitions | depth | s |
+//! |---|---|---|---|---|
+//! | paxos: hints | 205 860 | 1 507 644 | 22 | 1 |
+//! | paxos: a power failure | 803 120 | 6 272 009 | 26 | 4 |
+//! | paxos: hints and a power failure | 22 193 136 | 241 737 501 | 29 | 271 |
+//! | paxos: three ballots | 8 176 998 | 61 473 368 | 29 | 40 |
+//! | paxos: quorum reads | 73 361 | 451 374 | 20 | 1 |
+//! | membership: {1,2,3} to {1,2} | 839 272 | 5 167 656 | 32 | 3 |
+//! | the same, a power failure | 3 551 335 | 31 287 573 | 33 | 30 |
+//! | membership: {1,2} to {1,3,4} | 12 989 285 | 125 383 955 | 40 | 76 |
+//!
+//! The other models of changes and those of leases are bounded; memory goes to about 5 GB.
 
 #![allow(unreachable_pub, reason = "a module of test targets, not of a library")]
 
