@@ -228,10 +228,7 @@ impl Core {
         self.node.set_can_accept(can_accept, state.is_full());
         self.node.tick(now);
         let journal_bytes = state.written_bytes.load(Relaxed);
-        let trim = self.snapshots.tick(now, &mut self.node, &self.links, journal_bytes);
-        if let Some(below) = trim {
-            self.syncer.trim(below.0);
-        }
+        self.snapshots.tick(now, &mut self.node, &self.links, journal_bytes);
         if now.mono_us >= self.next_publish_us {
             self.publish(now);
         }

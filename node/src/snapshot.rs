@@ -78,7 +78,6 @@ pub struct Snapshots {
     retry_us: Option<u64>,
     sending: BTreeMap<NodeId, Outgoing>,
     installing: Option<Installing>,
-    trim_below: Option<Slot>,
 }
 
 /// The one stream that is taken in. Another that begins meanwhile is not wanted: two would throw
@@ -158,7 +157,6 @@ impl Snapshots {
             retry_us: None,
             sending: BTreeMap::new(),
             installing: None,
-            trim_below: None,
         }
     }
 
@@ -178,18 +176,8 @@ impl Snapshots {
         self.installing.is_some()
     }
 
-    /// `journal_bytes` were written into the journal since the start. Answers where the journal may
-    /// be trimmed, if anywhere new.
-    pub fn tick(
-        &mut self,
-        now: Now,
-        node: &mut Node,
-        links: &dyn PartSender,
-        journal_bytes: u64,
-    ) -> Option<Slot> {
-        // What an earlier tick has given up: the record of that was handed to the sync thread in the
-        // turn between, so it is synced before a segment goes.
-        let trim_below = self.trim_below.take();
+    /// `journal_bytes` were written into the journal since the start.
+    pub fn tick(&mut self, now: Now, node: &mut Node, links: &dyn PartSender, journal_bytes: u64) {
         while let Some(done) = self.worker.next_done() {
             self.on_done(now, done, node, links);
         }
@@ -204,7 +192,6 @@ impl Snapshots {
         for peer in peers {
             self.send_parts(now, peer, links);
         }
-        trim_below
     }
 
     /// `peer` needs slots that are trimmed here.
@@ -376,7 +363,6 @@ impl Snapshots {
                 self.answer(from, below, total, links);
                 self.kept.insert(below, total);
                 self.forget_old();
-                self.trim_below = Some(node.replica.first_kept());
             }
         }
     }
@@ -403,7 +389,6 @@ impl Snapshots {
         {
             let (replica, output) = node.replica_mut();
             replica.trim(second, output);
-            self.trim_below = Some(second);
         }
     }
 

@@ -184,10 +184,6 @@ impl Syncer {
         self.order(Order::Append(append));
     }
 
-    pub fn trim(&self, below_label: u64) {
-        self.order(Order::Trim(below_label));
-    }
-
     /// Syncs what waits and ends the thread.
     pub fn finish(&mut self) {
         self.order(Order::Stop);

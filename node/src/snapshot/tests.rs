@@ -3,16 +3,19 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use journal::{Disk, FaultyDisk};
+use journal::{Disk, Entry, FaultyDisk, Journal, Options};
 use paxos::{
-    BatchId, Configuration, Envelope, Member, Message, NodeId, Now, Output, Recovered, Replica,
-    Settings, Slot, Value,
+    BatchId, Configuration, Envelope, Member, Message, NodeId, Now, Output, Record, Recovered,
+    Replica, Settings, Slot, Value,
 };
 
-use super::{Done, Files, Job, load_newest};
+use super::{Done, Files, Job, Jobs, Loaded, PartSender, Snapshots, load_newest};
 use crate::batch::BatchBuilder;
+use crate::metrics::Metrics;
 use crate::node::{Effects, Node};
 use crate::store::{SnapshotStep, Store};
+use crate::syncer::{Append, Appender, Order};
+use crate::wire;
 
 const NOW: Now = Now { mono_us: 1_000_000, wall_ms: 1_000_000 };
 
@@ -154,20 +157,143 @@ fn a_damaged_file_is_an_error() {
     assert!(load_newest(&*shared).is_ok());
 }
 
+fn configuration() -> Configuration {
+    let members = (1..=3).map(|id| (NodeId(id), Member::default())).collect();
+    Configuration { members, ..Configuration::default() }
+}
+
+/// Node 2 of three, with nothing on its disk.
+fn new_node() -> Node {
+    let mut output = Output::default();
+    let settings = Settings::new(NodeId(2), 7, 0);
+    let replica =
+        Replica::recover(settings, configuration(), Recovered::default(), NOW, &mut output);
+    Node::new(replica, Store::new(), config::Behaviour::default(), 0, Slot::FIRST, output, NOW)
+}
+
+fn snapshots(disk: &FaultyDisk, every_bytes: u64) -> (Snapshots, Jobs) {
+    let metrics = Arc::new(Metrics::new("0", "0"));
+    Snapshots::unattended(Arc::new(disk.clone()), every_bytes, Vec::new(), metrics)
+}
+
+/// Node 1 tells node 2 what was chosen in these slots: each sets a key of its own.
+fn learn(node: &mut Node, slots: std::ops::Range<u64>, value_bytes: usize) {
+    let value = |counter: u64| {
+        let mut batch = BatchBuilder::default();
+        let (key, value) = (format!("k{counter}"), vec![b'v'; value_bytes]);
+        let argv: [&[u8]; 3] = [b"SET", key.as_bytes(), &value];
+        batch.push(&argv);
+        let id = BatchId { incarnation: 9, counter };
+        Value::Batch { id, payload: batch.finish(1, 0) }
+    };
+    let first = Slot(slots.start);
+    let message = Message::Chosen { first, values: slots.map(value).collect() };
+    node.received(NOW, Envelope { from: NodeId(1), to: NodeId(2), message });
+}
+
+/// Hears nothing and has nothing queued.
+struct Nowhere;
+
+impl PartSender for Nowhere {
+    fn send_part(&self, _to: NodeId, _part: &Bytes) {}
+
+    fn queued_bytes(&self, _to: NodeId) -> usize {
+        0
+    }
+}
+
+fn installed(below: u64) -> Done {
+    let (below, configuration) = (Slot(below), configuration());
+    let loaded = Box::new(Loaded { below, configuration, store: Store::new() });
+    Done::Installed { from: NodeId(1), below, total: 9, loaded }
+}
+
+/// The sync thread takes what waits; it may do so at any moment.
+fn write(appender: &mut Appender) -> Result<(), journal::Error> {
+    appender.append_waiting()?;
+    if appender.needs_sync() {
+        appender.sync()?;
+    }
+    appender.settle().map(|_| ())
+}
+
+/// The records that wait in the node, to the sync thread.
+fn turn(node: &mut Node, appender: &mut Appender) {
+    let mut effects = Effects::default();
+    node.turn(NOW, &mut effects);
+    appender.take(Order::Append(Append::of(&mut effects).expect("it has records")));
+}
+
+/// PITFALLS 6, 61, 100: wherever the power goes, a slot whose entry has left the journal is on record
+/// as trimmed. It would otherwise count as a slot in which nothing was ever accepted.
+#[test]
+fn nothing_leaves_the_journal_before_the_record_that_says_so() {
+    let segment_bytes = 16 << 10;
+    let options =
+        Options { segment_bytes, reserve_bytes: 0, group_bytes_max: 1 << 20, keep_free_bytes: 0 };
+    let mut trims = 0;
+    let mut changes = 0;
+    loop {
+        let disk = FaultyDisk::new(1);
+        let journal = Journal::create(Arc::new(disk.clone()), options, &[]).expect("create");
+        let mut appender = Appender::new(journal);
+        let mut node = new_node();
+        for slot in 1..=20 {
+            learn(&mut node, slot..slot + 1, 4 << 10);
+            turn(&mut node, &mut appender);
+            write(&mut appender).expect("the disk is well");
+        }
+        let (mut snapshots, jobs) = snapshots(&FaultyDisk::new(2), 1 << 30);
+        jobs.results.send(installed(100)).expect("it listens");
+
+        disk.stop_after(changes);
+        snapshots.tick(NOW, &mut node, &Nowhere, 0);
+        let mut result = write(&mut appender);
+        turn(&mut node, &mut appender);
+        if result.is_ok() {
+            result = write(&mut appender);
+        }
+        disk.crash_keeping_all();
+
+        let (mut kept, mut trimmed_below) = (Vec::new(), 0);
+        journal::read(&disk, &mut |entry| {
+            let records = match entry {
+                Entry::Checkpoint(bytes) => wire::decode_records(Bytes::copy_from_slice(bytes))?,
+                Entry::Record { bytes, .. } => {
+                    vec![wire::decode_record(Bytes::copy_from_slice(bytes))?]
+                }
+            };
+            for record in records {
+                match record {
+                    Record::Chosen { slot, .. } => kept.push(slot.0),
+                    Record::TrimmedBelow(below) => trimmed_below = below.0,
+                    _ => {}
+                }
+            }
+            Ok(())
+        })
+        .expect("the journal can be read");
+        trims += u64::from(kept.len() < 20);
+        for slot in 1..=20 {
+            assert!(
+                kept.contains(&slot) || slot < trimmed_below,
+                "slot {slot} is gone, on record is {trimmed_below}, {changes} changes"
+            );
+        }
+        if result.is_ok() {
+            break;
+        }
+        changes += 1;
+    }
+    assert!(changes > 3 && trims > 1, "{changes} changes, {trims} times something was gone");
+}
+
 /// A snapshot is installed in the very turn in which the log has come as far by itself: store and
 /// replica must stand at the same slot (PITFALLS 69).
 #[test]
 fn an_install_meets_chosen_slots_that_are_not_applied_yet() {
     for below in 1..=6 {
-        let members = (1..=3).map(|id| (NodeId(id), Member::default())).collect();
-        let configuration = Configuration { members, ..Configuration::default() };
-        let mut output = Output::default();
-        let settings = Settings::new(NodeId(2), 7, 0);
-        let recovered = Recovered::default();
-        let replica =
-            Replica::recover(settings, configuration.clone(), recovered, NOW, &mut output);
-        let behaviour = config::Behaviour::default();
-        let mut node = Node::new(replica, Store::new(), behaviour, 0, Slot::FIRST, output, NOW);
+        let mut node = new_node();
         let values = (1..=4)
             .map(|counter| {
                 let mut batch = BatchBuilder::default();
@@ -179,7 +305,7 @@ fn an_install_meets_chosen_slots_that_are_not_applied_yet() {
             .collect();
         let message = Message::Chosen { first: Slot::FIRST, values };
         node.received(NOW, Envelope { from: NodeId(1), to: NodeId(2), message });
-        drop(node.install(NOW, Store::new(), Slot(below), configuration));
+        drop(node.install(NOW, Store::new(), Slot(below), configuration()));
         let mut effects = Effects::default();
         node.turn(NOW, &mut effects);
         let first_unapplied = Slot(below.max(5));
@@ -188,58 +314,22 @@ fn an_install_meets_chosen_slots_that_are_not_applied_yet() {
     }
 }
 
-/// Hears nothing and has nothing queued.
-struct Nowhere;
-impl super::PartSender for Nowhere {
-    fn send_part(&self, _to: NodeId, _part: &Bytes) {}
-    fn queued_bytes(&self, _to: NodeId) -> usize {
-        0
-    }
-}
-
-fn values(from: u64, to: u64, bytes: usize) -> Vec<Value> {
-    (from..to)
-        .map(|counter| {
-            let mut batch = BatchBuilder::default();
-            let (key, value) = (format!("k{counter}"), vec![b'v'; bytes]);
-            let argv: [&[u8]; 3] = [b"SET", key.as_bytes(), &value];
-            batch.push(&argv);
-            let id = BatchId { incarnation: 9, counter };
-            Value::Batch { id, payload: batch.finish(1, 0) }
-        })
-        .collect()
-}
-
 /// A snapshot is installed while the node writes its own: the walk goes with the old store, and the
 /// next snapshot begins when it is due.
 #[test]
 fn a_node_goes_on_taking_snapshots_after_an_install_in_the_middle_of_one() {
-    let members = (1..=3).map(|id| (NodeId(id), Member::default())).collect();
-    let configuration = Configuration { members, ..Configuration::default() };
-    let mut output = Output::default();
-    let settings = Settings::new(NodeId(2), 7, 0);
-    let recovered = Recovered::default();
-    let replica = Replica::recover(settings, configuration.clone(), recovered, NOW, &mut output);
-    let behaviour = config::Behaviour::default();
-    let mut node = Node::new(replica, Store::new(), behaviour, 0, Slot::FIRST, output, NOW);
-    let learn = |node: &mut Node, first: u64, to: u64, bytes: usize| {
-        let message = Message::Chosen { first: Slot(first), values: values(first, to, bytes) };
-        node.received(NOW, Envelope { from: NodeId(1), to: NodeId(2), message });
+    let mut node = new_node();
+    let learn_in_a_turn = |node: &mut Node, slots, value_bytes| {
+        learn(node, slots, value_bytes);
         node.turn(NOW, &mut Effects::default());
     };
-    learn(&mut node, 1, 9, 1 << 20);
-    let disk: Arc<dyn Disk> = Arc::new(FaultyDisk::new(1));
-    let metrics = Arc::new(crate::metrics::Metrics::new("0", "0"));
-    let (mut snapshots, jobs) = super::Snapshots::unattended(disk, 1, Vec::new(), metrics);
+    learn_in_a_turn(&mut node, 1..9, 1 << 20);
+    let (mut snapshots, jobs) = snapshots(&FaultyDisk::new(1), 1);
     snapshots.tick(NOW, &mut node, &Nowhere, 10);
-    let loaded = super::Loaded { below: Slot(100), configuration, store: Store::new() };
-    let (from, loaded) = (NodeId(1), Box::new(loaded));
-    jobs.results.send(Done::Installed { from, below: Slot(100), total: 9, loaded }).expect("open");
-    // PITFALLS 6: the journal is trimmed behind the record that says so, not with it.
-    let trim = snapshots.tick(NOW, &mut node, &Nowhere, 20);
-    assert_eq!(trim, None, "its record is not handed over yet");
+    jobs.results.send(installed(100)).expect("it listens");
+    snapshots.tick(NOW, &mut node, &Nowhere, 20);
     node.turn(NOW, &mut Effects::default());
-    learn(&mut node, 100, 109, 100);
+    learn_in_a_turn(&mut node, 100..109, 100);
     while jobs.received.try_recv().is_ok() {}
     snapshots.tick(NOW, &mut node, &Nowhere, 1_000_000);
     let begins = |job| matches!(job, Job::Begin { below: Slot(109), .. });
@@ -253,22 +343,11 @@ fn a_node_goes_on_taking_snapshots_after_an_install_in_the_middle_of_one() {
 /// snapshots as any other.
 #[test]
 fn the_journal_that_was_found_counts_towards_the_next_snapshot() {
-    let members = (1..=3).map(|id| (NodeId(id), Member::default())).collect();
-    let configuration = Configuration { members, ..Configuration::default() };
     for (found_bytes, begins) in [(0, false), (900, true)] {
-        let mut output = Output::default();
-        let settings = Settings::new(NodeId(2), 7, 0);
-        let recovered = Recovered::default();
-        let replica =
-            Replica::recover(settings, configuration.clone(), recovered, NOW, &mut output);
-        let behaviour = config::Behaviour::default();
-        let mut node = Node::new(replica, Store::new(), behaviour, 0, Slot::FIRST, output, NOW);
-        let message = Message::Chosen { first: Slot::FIRST, values: values(1, 3, 10) };
-        node.received(NOW, Envelope { from: NodeId(1), to: NodeId(2), message });
+        let mut node = new_node();
+        learn(&mut node, 1..3, 10);
         node.turn(NOW, &mut Effects::default());
-        let disk: Arc<dyn Disk> = Arc::new(FaultyDisk::new(1));
-        let metrics = Arc::new(crate::metrics::Metrics::new("0", "0"));
-        let (snapshots, jobs) = super::Snapshots::unattended(disk, 1_000, Vec::new(), metrics);
+        let (snapshots, jobs) = snapshots(&FaultyDisk::new(1), 1_000);
         let mut snapshots = snapshots.behind(found_bytes);
         snapshots.tick(NOW, &mut node, &Nowhere, 100);
         assert_eq!(jobs.received.try_recv().is_ok(), begins, "{found_bytes}");

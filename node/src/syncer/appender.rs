@@ -24,6 +24,11 @@ pub struct Append {
     pub position: Position,
     /// May use the reserve of a full disk: promises and configuration.
     pub must_write: bool,
+    /// Segments whose labels are all below may go once the records are durable: one of them says
+    /// so, see [`Append::of`]. A trim travels with that record and in no other way, so that the order
+    /// cannot be wrong: slots that are gone without it would count as slots where nothing was ever
+    /// accepted.
+    pub trim_below: Option<u64>,
 }
 
 impl Append {
@@ -36,6 +41,11 @@ impl Append {
             .records
             .iter()
             .any(|record| matches!(record, Record::Promised(_) | Record::TrimmedBelow(_)));
+        let trimmed_below = |record: &Record| match record {
+            Record::TrimmedBelow(below) => Some(below.0),
+            _ => None,
+        };
+        let trim_below = effects.records.iter().filter_map(trimmed_below).max();
         let checkpoint = wire::encode_records(&effects.checkpoint);
         let records = effects.records.drain(..).map(|record| {
             let label = record.slot().map_or(0, |slot| slot.0);
@@ -44,7 +54,7 @@ impl Append {
             (label, bytes.freeze())
         });
         let records = records.collect();
-        Some(Append { records, checkpoint, position: effects.position, must_write })
+        Some(Append { records, checkpoint, position: effects.position, must_write, trim_below })
     }
 }
 
@@ -59,8 +69,6 @@ impl Append {
 #[derive(Debug)]
 pub enum Order {
     Append(Append),
-    /// Segments whose labels are all below may go.
-    Trim(u64),
     Stop,
 }
 
@@ -86,6 +94,7 @@ pub struct Appender {
     /// Appended, not synced.
     appended: Option<Position>,
     appended_bytes: u64,
+    /// Of what was appended.
     trim_below: Option<u64>,
     waits_for_space: bool,
     stop: bool,
@@ -123,6 +132,7 @@ impl Appender {
                     Ok(()) => {
                         self.appended = Some(append.position);
                         self.appended_bytes += append.len_bytes();
+                        self.trim_below = self.trim_below.max(append.trim_below);
                     }
                     Err(error) if error.is_full() => {
                         self.waiting.push_front(Order::Append(append));
@@ -131,7 +141,6 @@ impl Appender {
                     }
                     Err(error) => return Err(error),
                 },
-                Order::Trim(below) => self.trim_below = Some(below),
                 Order::Stop => self.stop = true,
             }
         }

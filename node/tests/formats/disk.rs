@@ -76,7 +76,10 @@ fn a_journal() -> FaultyDisk {
     let mut appender = Appender::new(journal);
     let small = one_of_each_record().into_iter().map(|(_, record)| record);
     let groups = [small.collect::<Vec<_>>()].into_iter();
-    for (index, records) in groups.chain((5..10).map(|slot| vec![large(slot)])).enumerate() {
+    // The last one lets go of the first segment.
+    let large = (5..10).map(|slot| (vec![large(slot)], (slot == 9).then_some(7)));
+    let groups = groups.map(|records| (records, None)).chain(large);
+    for (index, (records, trim_below)) in groups.enumerate() {
         let labelled = records.iter().map(|record| {
             let label = record.slot().map_or(0, |slot| slot.0);
             (label, encode(record).into())
@@ -86,14 +89,12 @@ fn a_journal() -> FaultyDisk {
             checkpoint: wire::encode_records(&checkpoint()),
             position: Position(index as u64 + 1),
             must_write: false,
+            trim_below,
         }));
         appender.append_waiting().unwrap();
         assert!(appender.sync().unwrap());
         appender.settle().unwrap();
     }
-    appender.take(Order::Trim(7));
-    appender.append_waiting().unwrap();
-    appender.settle().unwrap();
     appender.idle().unwrap();
     disk
 }

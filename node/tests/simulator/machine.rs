@@ -361,10 +361,7 @@ impl Process {
         self.node.set_can_accept(can_accept, state.is_full());
         self.node.tick(now);
         let journal_bytes = state.written_bytes.load(std::sync::atomic::Ordering::Relaxed);
-        let trim = self.snapshots.tick(now, &mut self.node, &self.outbox, journal_bytes);
-        if let Some(below) = trim {
-            self.appender.take(Order::Trim(below.0));
-        }
+        self.snapshots.tick(now, &mut self.node, &self.outbox, journal_bytes);
     }
 
     // ---- one turn -----------------------------------------------------------------------------
