@@ -13,7 +13,7 @@ use crate::metrics::Op;
 use crate::resp::Reply;
 
 pub(super) const DISK_IS_FULL: &str =
-    "the disk of the leader is full, the command was not executed";
+    "OOM the disk of the leader is full, the command was not executed";
 
 /// Session and number of a command behind `ONCE`.
 fn once_number(spec: &Spec, argv: &[&[u8]]) -> Option<(u64, u64)> {
@@ -183,7 +183,7 @@ impl Node {
     pub(super) fn admit(&self, spec: &'static Spec, argv: &[&[u8]]) -> Result<(), Reply> {
         let (spec, argv) = command::carried(spec, argv);
         if self.full && batch::argv_may_grow(argv) {
-            return Err(Reply::error(format!("OOM {DISK_IS_FULL}")));
+            return Err(Reply::error(DISK_IS_FULL));
         }
         if !spec.extends_value {
             return Ok(());

@@ -140,6 +140,18 @@ impl Desk {
     fn read(&mut self, session: SessionId) -> Vec<u8> {
         std::mem::take(&mut self.node.clients.get_mut(session).expect("it is there").out)
     }
+
+    /// The same over so many ticks, and the most that was there to be read at once.
+    fn read_on(&mut self, session: SessionId, ticks: usize) -> (Vec<u8>, usize) {
+        let (mut received, mut longest) = (Vec::new(), 0);
+        for _ in 0..ticks {
+            self.pass(5_000);
+            let out = self.read(session);
+            longest = longest.max(out.len());
+            received.extend(out);
+        }
+        (received, longest)
+    }
 }
 
 /// PITFALLS 42: who asks for much gets all of it, as fast as it reads, and no faster.
@@ -157,14 +169,7 @@ fn replies_wait_for_their_reader() {
     for _ in 0..ASKED {
         desk.ask(session, &[b"GET", b"k"]);
     }
-    let mut received = Vec::new();
-    let mut longest = 0;
-    for _ in 0..10 * ASKED {
-        desk.pass(5_000);
-        let out = desk.read(session);
-        longest = longest.max(out.len());
-        received.extend(out);
-    }
+    let (received, longest) = desk.read_on(session, 10 * ASKED);
     assert_eq!(received.len(), ASKED * (VALUE_BYTES + "$1048576\r\n\r\n".len()));
     assert!(longest <= 10 << 20, "{longest} bytes waited at once");
     desk.ask(session, &[b"ONCE", b"OPEN"]);
@@ -420,14 +425,7 @@ fn long_reads_behind_a_write_wait_for_their_reader() {
     }
     desk.ask(session, &[b"GET", b"x"]);
     desk.ask(session, &[b"SET", b"x", b"2"]);
-    let mut received = Vec::new();
-    let mut longest = 0;
-    for _ in 0..10 * ASKED {
-        desk.pass(5_000);
-        let out = desk.read(session);
-        longest = longest.max(out.len());
-        received.extend(out);
-    }
+    let (received, longest) = desk.read_on(session, 10 * ASKED);
     assert!(received.ends_with(b"$1\r\n1\r\n+OK\r\n"), "the last two see what stood before them");
     assert!(received.len() > ASKED * VALUE_BYTES);
     assert!(longest <= 10 << 20, "{longest} bytes waited at once");

@@ -92,28 +92,24 @@ impl Replies {
         self.wanted && self.bytes < REPLY_BYTES_MAX
     }
 
+    /// Takes the reply of the next command, or says why it is left out: of a read that is surely not
+    /// done, or what a write has found.
     fn push(&mut self, reply: Reply, is_read: bool) {
         if !self.wanted {
             return;
         }
-        let bytes = value_bytes(&reply);
-        let fits = self.bytes + bytes <= REPLY_BYTES_MAX;
-        self.bytes = if fits { self.bytes + bytes } else { REPLY_BYTES_MAX };
-        match fits {
-            true => self.replies.push(reply),
-            false => self.leave_out(is_read),
+        let bytes = self.bytes + value_bytes(&reply);
+        if bytes <= REPLY_BYTES_MAX && (!is_read || self.takes_read()) {
+            self.bytes = bytes;
+            self.replies.push(reply);
+            return;
         }
-    }
-
-    /// A read that was left out is surely not done; what a write found is lost, the write is not.
-    fn leave_out(&mut self, is_read: bool) {
-        if self.wanted {
-            let code = if is_read { "ERR" } else { "EXECDONE executed, but" };
-            self.replies.push(Reply::error(format!(
-                "{code} the replies of this transaction are longer than {REPLY_BYTES_MAX} bytes, \
-                 this one is left out"
-            )));
-        }
+        self.bytes = REPLY_BYTES_MAX;
+        let code = if is_read { "ERR" } else { "EXECDONE executed, but" };
+        self.replies.push(Reply::error(format!(
+            "{code} the replies of this transaction are longer than {REPLY_BYTES_MAX} bytes, this \
+             one is left out"
+        )));
     }
 }
 
@@ -150,20 +146,16 @@ impl Store {
         let mut replies = Replies::new(reply_wanted);
         for argv in commands {
             let takes_read = replies.takes_read();
-            let (mut is_read, mut left_out) = (false, false);
+            let mut is_read = false;
             let reply = self.carry_out(argv, |store, read| {
                 is_read = true;
-                left_out = !takes_read;
-                if left_out {
+                if !takes_read {
                     return Some(Reply::Null);
                 }
                 let reply = store.answer(reading, read);
                 Some(reply.expect("at the log's own time nothing is past its deadline"))
             });
-            match left_out {
-                true => replies.leave_out(is_read),
-                false => replies.push(reply, is_read),
-            }
+            replies.push(reply, is_read);
         }
         Reply::Array(replies.replies)
     }
