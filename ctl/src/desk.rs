@@ -169,6 +169,27 @@ pub fn releases(
     deploy::release::find(&inventory.cluster.binary, &checkout()).map_err(Error::from)
 }
 
+/// The end of a verb that changes something, as JSON: what all of them say, and its own words.
+pub fn json_result(
+    context: &Context,
+    audit_id: Option<&str>,
+    seconds: f64,
+    own: serde_json::Value,
+) {
+    let mut result = serde_json::json!({
+        "schema_version": 1,
+        "event": "result",
+        "result": "ok",
+        "changed": audit_id.is_some(),
+        "audit_id": audit_id,
+        "duration_seconds": seconds,
+    });
+    if let (Some(result), serde_json::Value::Object(own)) = (result.as_object_mut(), own) {
+        result.extend(own);
+    }
+    context.ui.json(&result);
+}
+
 /// How to type the inventory in a hint: nothing when it is the default one.
 pub fn inventory_flag(context: &Context) -> String {
     let from_environment = std::env::var_os("PAXOS_INVENTORY").is_some();

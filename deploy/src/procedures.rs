@@ -43,24 +43,10 @@ pub const UP: &[Phase] = &[
     Phase::Record,
 ];
 
-/// From a host to a member of a cluster that runs. In the log it is a learner until it has caught up,
-/// and counts nowhere; so whatever breaks off in between costs the others nothing.
+/// From a host to a member of a cluster that runs, or to one in another one's place: a phase that the
+/// plan has no step for does nothing. In the log it is a learner until it has caught up, and counts
+/// nowhere; so whatever breaks off in between costs the others nothing.
 pub const ADD_MEMBER: &[Phase] = &[
-    Phase::Upload,
-    Phase::StopFormer,
-    Phase::Configure,
-    Phase::Switch,
-    Phase::Format,
-    Phase::Introduce,
-    Phase::Start,
-    Phase::Join,
-    Phase::CatchUp,
-    Phase::Promote,
-    Phase::Record,
-];
-
-/// The same, where the new voter takes another one's place.
-pub const REPLACE_MEMBER: &[Phase] = &[
     Phase::Upload,
     Phase::StopFormer,
     Phase::Configure,

@@ -167,15 +167,10 @@ fn describe(host: &Host, facts: Option<&Facts>) -> String {
 fn report(context: &Context, plan: &Plan, wiped: bool, audit_id: Option<&str>, began: Instant) {
     let seconds = began.elapsed().as_secs_f64();
     if context.json() {
-        context.ui.json(&serde_json::json!({
-            "schema_version": 1,
-            "event": "result",
-            "result": "ok",
-            "changed": audit_id.is_some(),
+        let own = serde_json::json!({
             "plan": plan,
-            "audit_id": audit_id,
-            "duration_seconds": seconds,
-        }));
+        });
+        desk::json_result(context, audit_id, seconds, own);
     } else if let Some(id) = audit_id {
         let flag = desk::inventory_flag(context);
         context.ui.say(format!("down: done in {seconds:.1} s, audit {id}"));

@@ -118,17 +118,12 @@ fn report(
 ) {
     let seconds = began.elapsed().as_secs_f64();
     if context.json() {
-        context.ui.json(&serde_json::json!({
-            "schema_version": 1,
-            "event": "result",
-            "result": "ok",
-            "changed": audit_id.is_some(),
+        let own = serde_json::json!({
             "from": from,
             "leader": to,
             "took_ms": took_ms,
-            "audit_id": audit_id,
-            "duration_seconds": seconds,
-        }));
+        });
+        desk::json_result(context, audit_id, seconds, own);
         return;
     }
     let Some(id) = audit_id else { return };

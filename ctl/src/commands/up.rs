@@ -208,16 +208,11 @@ pub(super) fn refuse_unsettled(context: &Context, inventory: &Inventory) -> Resu
 fn report(context: &Context, plan: &Plan, audit_id: Option<&str>, began: Instant) {
     let seconds = began.elapsed().as_secs_f64();
     if context.json() {
-        context.ui.json(&serde_json::json!({
-            "schema_version": 1,
-            "event": "result",
-            "result": "ok",
-            "changed": audit_id.is_some(),
+        let own = serde_json::json!({
             "dry_run": context.global.dry_run,
             "summary": plan.summary(),
-            "audit_id": audit_id,
-            "duration_seconds": seconds,
-        }));
+        });
+        desk::json_result(context, audit_id, seconds, own);
         return;
     }
     let flag = desk::inventory_flag(context);

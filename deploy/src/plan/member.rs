@@ -452,7 +452,7 @@ impl<'a> Scene<'a> {
         }
         for host in &mut hosts {
             // Shown in the order in which they are done.
-            let order = [&[Phase::Leave], procedures::REPLACE_MEMBER].concat();
+            let order = [&[Phase::Leave], procedures::ADD_MEMBER].concat();
             host.steps.sort_by_key(|step| order.iter().position(|phase| *phase == step.phase()));
         }
         Plan {

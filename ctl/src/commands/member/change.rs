@@ -59,9 +59,8 @@ impl Asked {
 
     fn procedure(&self) -> &'static [procedures::Phase] {
         match self.verb {
-            Verb::Add | Verb::Promote => procedures::ADD_MEMBER,
+            Verb::Add | Verb::Promote | Verb::Replace { .. } => procedures::ADD_MEMBER,
             Verb::Remove => procedures::REMOVE_MEMBER,
-            Verb::Replace { .. } => procedures::REPLACE_MEMBER,
         }
     }
 }
@@ -209,18 +208,13 @@ async fn report(
     let seconds = began.elapsed().as_secs_f64();
     let delete = lines_to_delete(work.inventory, plan);
     if context.json() {
-        context.ui.json(&serde_json::json!({
-            "schema_version": 1,
-            "event": "result",
-            "result": "ok",
-            "changed": audit_id.is_some(),
+        let own = serde_json::json!({
             "dry_run": context.global.dry_run,
             "plan": plan,
             "redundancy": redundancy,
             "delete_from_inventory": delete.as_ref().map(|lines| &lines.text),
-            "audit_id": audit_id,
-            "duration_seconds": seconds,
-        }));
+        });
+        desk::json_result(context, audit_id, seconds, own);
         return;
     }
     if dry_run {
