@@ -6,6 +6,7 @@ use serde_json::json;
 use tokio::sync::oneshot;
 
 use crate::admin::AdminReply;
+use crate::node::Node;
 use crate::shell::Core;
 
 /// A stopping leader waits this long for another to lead, whatever becomes of the handover.
@@ -17,10 +18,45 @@ const ANSWER_US_MAX: u64 = 5_000_000;
 #[derive(Debug, Default)]
 pub struct Handovers {
     asked: Option<Asked>,
-    /// This node stops: at the latest then.
-    leaves_by_us: Option<u64>,
+    pub leaving: Leaving,
+}
+
+/// A node that was told to stop. A leader hands over first: its clients are redirected, not cut off.
+#[derive(Debug, Default)]
+pub struct Leaving {
+    /// It stops at the latest then.
+    by_us: Option<u64>,
     /// It led when it was told to stop, and has found somebody to hand over to.
     awaits_successor: bool,
+}
+
+impl Leaving {
+    /// Answers whom it hands over to, or why to nobody; `None` if it was told before.
+    pub fn begin(&mut self, node: &mut Node, now: Now) -> Option<Result<NodeId, HandoverRefusal>> {
+        if self.by_us.is_some() {
+            return None;
+        }
+        self.by_us = Some(now.mono_us + LEAVE_US_MAX);
+        let handed = node.hand_over(now, None);
+        self.awaits_successor = handed.is_ok();
+        Some(handed)
+    }
+
+    /// Takes note of a handover that came to nothing.
+    pub fn heed(&mut self, note: &Note) {
+        if matches!(note, Note::HandoverGivenUp { .. }) {
+            self.awaits_successor = false;
+        }
+    }
+
+    /// May the node stop now? Not while it waits for the one that is to lead, within the bound.
+    pub fn is_over(&self, node: &Node, now: Now) -> bool {
+        let Some(by_us) = self.by_us else { return false };
+        let replica = &node.replica;
+        let leads_on = replica.leading().is_some() && !replica.is_handing_over();
+        let other_leads = replica.leader().is_some_and(|leader| leader != replica.id());
+        !self.awaits_successor || leads_on || other_leads || now.mono_us >= by_us
+    }
 }
 
 #[derive(Debug)]
@@ -83,9 +119,7 @@ impl Core {
 
     /// Tells the asker what has become of it.
     pub fn heed_handover(&mut self, now: Now, note: &Note) {
-        if matches!(note, Note::HandoverGivenUp { .. }) {
-            self.handovers.awaits_successor = false;
-        }
+        self.handovers.leaving.heed(note);
         let Some(Asked { to, begun_us, .. }) = &self.handovers.asked else { return };
         let (to, took_us) = (*to, now.mono_us.saturating_sub(*begun_us));
         let answer = match note {
@@ -116,27 +150,16 @@ impl Core {
         }
     }
 
-    /// This node is to stop. A leader hands over first: its clients are redirected, not cut off.
+    /// This node is to stop.
     pub fn leave(&mut self, now: Now) {
-        if self.handovers.leaves_by_us.is_some() {
-            return;
-        }
-        self.handovers.leaves_by_us = Some(now.mono_us + LEAVE_US_MAX);
-        match self.node.hand_over(now, None) {
-            Ok(to) => {
-                tracing::info!(%to, "handing over before stopping");
-                self.handovers.awaits_successor = true;
-            }
-            Err(refusal) => tracing::info!(why = self.refusal_text(refusal), "stopping"),
+        match self.handovers.leaving.begin(&mut self.node, now) {
+            None => {}
+            Some(Ok(to)) => tracing::info!(%to, "handing over before stopping"),
+            Some(Err(refusal)) => tracing::info!(why = self.refusal_text(refusal), "stopping"),
         }
     }
 
-    /// May this node stop now? Not while it waits for the one that is to lead, within the bound.
     pub fn has_left(&self, now: Now) -> bool {
-        let Some(by_us) = self.handovers.leaves_by_us else { return false };
-        let replica = &self.node.replica;
-        let leads_on = replica.leading().is_some() && !replica.is_handing_over();
-        let other_leads = replica.leader().is_some_and(|leader| leader != self.identity.id);
-        !self.handovers.awaits_successor || leads_on || other_leads || now.mono_us >= by_us
+        self.handovers.leaving.is_over(&self.node, now)
     }
 }
