@@ -2,6 +2,7 @@
 //! through `ONCE`, keys with deadlines.
 
 use bytes::{Bytes, BytesMut};
+use config::FollowerReads;
 use proof::history::{Action, Operation, Outcome};
 use proof::resp;
 
@@ -15,6 +16,10 @@ impl Clients {
     /// The bytes of the next few requests of a client.
     pub fn ask(&mut self, index: usize, time_us: u64, plan: &Plan, chance: &mut Chance) -> Bytes {
         let mut out = BytesMut::new();
+        let reads_anywhere = self.all[index].reads_anywhere;
+        if reads_anywhere != FollowerReads::Moved && self.all[index].connection.is_none() {
+            self.push(index, What::Queue("OK"), words(&["READONLY"]), &mut out);
+        }
         if self.insists(index) {
             self.insist(index, &mut out);
         } else if self.all[index].watched.is_some() {
@@ -47,6 +52,14 @@ impl Clients {
         out: &mut BytesMut,
     ) {
         let number = chance.below(plan.keys);
+        match self.all[index].reads_anywhere {
+            FollowerReads::Stale => return self.look_behind(index, number, chance, out),
+            FollowerReads::Linearizable if !chance.one_in(4) => {
+                let key = *chance.pick(&[counter, register, text]);
+                return self.single(index, time_us, key(number), Action::Get, out);
+            }
+            FollowerReads::Linearizable | FollowerReads::Moved => {}
+        }
         if chance.one_in(8) {
             return self.with_deadline(index, time_us, chance, out);
         }
@@ -66,6 +79,13 @@ impl Clients {
         };
         let action = if self.may_write(&key) { action } else { Action::Get };
         self.single(index, time_us, key, action, out);
+    }
+
+    /// A read that need not be new is no part of the history: it has rules of its own.
+    fn look_behind(&mut self, index: usize, number: u64, chance: &mut Chance, out: &mut BytesMut) {
+        let key = if chance.one_in(2) { counter(number) } else { register(number) };
+        let argv = argv(&key, &Action::Get);
+        self.push(index, What::LookBehind { key }, argv, out);
     }
 
     fn value(&mut self, plan: &Plan) -> Bytes {

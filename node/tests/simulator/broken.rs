@@ -21,6 +21,16 @@ pub enum Broken {
     RepliesBeforeApply,
     /// A leader serves reads without asking whether it still leads.
     ReadsWithoutRound,
+    /// A node that does not lead serves reads from what it has, as if they were new.
+    StaleTakenForNew,
+    /// A node whose disk is slow says that it can accept.
+    SlowDiskTakesPart,
+    /// The same of a full disk.
+    FullDiskTakesPart,
+    /// A leader that is told to stop does so at once.
+    StopsWithoutHandover,
+    /// A node goes on to be content with a leader that it no longer hears.
+    ContentForEver,
     /// A client sends a command again whose fate it does not know.
     ResendsBlindly,
     /// A client takes a new number of its session when it sends a command again.
@@ -30,13 +40,18 @@ pub enum Broken {
 }
 
 impl Broken {
-    pub const ALL: [Broken; 9] = [
+    pub const ALL: [Broken; 14] = [
         Broken::JournalNotSynced,
         Broken::SnapshotsNotSynced,
         Broken::SpeaksBeforeSync,
         Broken::ForgetsLastSync,
         Broken::RepliesBeforeApply,
         Broken::ReadsWithoutRound,
+        Broken::StaleTakenForNew,
+        Broken::SlowDiskTakesPart,
+        Broken::FullDiskTakesPart,
+        Broken::StopsWithoutHandover,
+        Broken::ContentForEver,
         Broken::ResendsBlindly,
         Broken::OnceNumbersAnew,
         Broken::WatchesNothing,

@@ -22,6 +22,7 @@ impl Simulation {
         self.expect("not level", |simulation| simulation.is_level());
         self.calm_us = self.time_us.saturating_sub(self.plan.faults_us);
         self.expect("not all are answered", |simulation| simulation.is_settled());
+        self.stand_trial();
         self.read_everything();
         self.expect("not all keys expired", |simulation| {
             simulation.up().all(|(_, process)| process.node.store.expiring_count() == 0)
@@ -56,6 +57,7 @@ impl Simulation {
                 self.power_cut(id);
             }
             self.space_again(id);
+            self.fast_again(id);
             self.start(id);
         }
         self.close_dead_connections();
@@ -64,7 +66,7 @@ impl Simulation {
         }
     }
 
-    fn up(&self) -> impl Iterator<Item = (NodeId, &super::machine::Process)> {
+    pub(super) fn up(&self) -> impl Iterator<Item = (NodeId, &super::machine::Process)> {
         self.machines.iter().filter_map(|(id, machine)| Some((*id, machine.process.as_ref()?)))
     }
 
@@ -79,12 +81,21 @@ impl Simulation {
     }
 
     /// Goes on until `holds` does, which must be soon.
-    fn expect(&mut self, otherwise: &str, holds: impl Fn(&Simulation) -> bool) {
-        let end_us = self.time_us + CALM_US_MAX;
+    pub(super) fn expect(&mut self, otherwise: &str, holds: impl Fn(&Simulation) -> bool) {
+        self.expect_within(CALM_US_MAX, otherwise, holds);
+    }
+
+    pub(super) fn expect_within(
+        &mut self,
+        bound_us: u64,
+        otherwise: &str,
+        holds: impl Fn(&Simulation) -> bool,
+    ) {
+        let end_us = self.time_us + bound_us;
         self.run_while(|simulation| simulation.time_us < end_us && !holds(simulation));
         if !self.is_broken() && !holds(self) {
             let stand = self.stand();
-            let seconds = CALM_US_MAX / SECOND;
+            let seconds = bound_us / SECOND;
             self.checker.fail(format!("{otherwise}, {seconds} s after the last fault: {stand}"));
         }
     }
@@ -112,7 +123,7 @@ impl Simulation {
     }
 
     /// One leader, whom all are content with, and everybody has applied everything.
-    fn is_level(&self) -> bool {
+    pub(super) fn is_level(&self) -> bool {
         let leaders = self.leaders();
         let [(leader, _)] = leaders[..] else { return false };
         let newest = self.checker.configuration();
@@ -130,7 +141,7 @@ impl Simulation {
         self.up().filter(|(id, _)| newest.contains(*id)).all(is_content)
     }
 
-    fn is_settled(&self) -> bool {
+    pub(super) fn is_settled(&self) -> bool {
         let mut clients = 0..self.clients.all.len();
         self.is_level()
             && self.up().all(|(_, process)| process.is_quiet())

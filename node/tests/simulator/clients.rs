@@ -5,6 +5,7 @@
 use std::collections::{BTreeMap, VecDeque};
 
 use bytes::{Bytes, BytesMut};
+use config::FollowerReads;
 use paxos::NodeId;
 use proof::commands;
 use proof::history::{Action, Answer, Operation, Outcome};
@@ -34,6 +35,11 @@ pub struct Client {
     /// This connection has sent `WATCH`, and no `EXEC` since.
     pub(super) watching: bool,
     pub(super) once: Once,
+    /// It reads at any node, as its connections say with `READONLY`, and takes what it reads there for
+    /// this.
+    pub reads_anywhere: FollowerReads,
+    /// What this connection has read of counters that need not be new.
+    seen: BTreeMap<Bytes, u64>,
 }
 
 /// A client's session of `ONCE`.
@@ -64,6 +70,10 @@ pub(super) enum What {
     Look {
         key: String,
         invoked_us: u64,
+    },
+    /// A read that need not be new.
+    LookBehind {
+        key: Bytes,
     },
     OpenSession,
     /// Its place in the history; sent again until it is answered.
@@ -114,7 +124,8 @@ pub enum Next {
 }
 
 impl Clients {
-    pub fn new(count: u32, broken: Option<Broken>) -> Clients {
+    /// Every second of them reads at any node.
+    pub fn new(count: u32, follower_reads: FollowerReads, broken: Option<Broken>) -> Clients {
         let client = |number| Client {
             number,
             node: NodeId(1),
@@ -125,6 +136,8 @@ impl Clients {
             watched: None,
             watching: false,
             once: Once::default(),
+            reads_anywhere: if number % 2 == 1 { follower_reads } else { FollowerReads::Moved },
+            seen: BTreeMap::new(),
         };
         Clients { broken, all: (0..count).map(client).collect(), ..Clients::default() }
     }
@@ -203,6 +216,7 @@ impl Clients {
                 self.deadlines.insert(key.clone(), deadline);
             }
             What::Look { key, invoked_us } => self.looked(time_us, key, *invoked_us, reply),
+            What::LookBehind { key } => self.looked_behind(index, key, reply),
             What::OpenSession => match reply {
                 Reply::Integer(session) => {
                     client.once = Once { session: Some(*session), ..Once::default() };
@@ -283,6 +297,35 @@ impl Clients {
         }
     }
 
+    /// It was written once, and on one connection nothing goes back.
+    fn looked_behind(&mut self, index: usize, key: &Bytes, reply: &Reply) {
+        let Some(Answer::Value(value)) = commands::answer(&Action::Get, reply) else {
+            self.violation = Some(format!("GET {key:?} was answered {reply:?}"));
+            return;
+        };
+        let asked = self.history.iter().flat_map(|operation| actions_on(operation, key));
+        let fail = |text: &str| Some(format!("{key:?} was read as {value:?}: {text}"));
+        if key.starts_with(b"register") {
+            let is_set =
+                |action: &Action| matches!(action, Action::Set(v) if Some(v) == value.as_ref());
+            let mut asked = asked;
+            if value.is_some() && !asked.any(is_set) {
+                self.violation = fail("nobody has written that");
+            }
+            return;
+        }
+        let count: u64 = match &value {
+            None => 0,
+            Some(text) => String::from_utf8_lossy(text).parse().expect("a counter is a number"),
+        };
+        let asked = asked.filter(|action| **action == Action::Incr).count() as u64;
+        let seen = self.all[index].seen.entry(key.clone()).or_default();
+        if count < *seen || count > asked {
+            self.violation = fail(&format!("{seen} was read before, {asked} have been asked for"));
+        }
+        *seen = count;
+    }
+
     /// Its connection closed, or it gave up. What it asked has an unknown fate; answers the writes
     /// among it, for clients that are wrong on purpose.
     pub fn lose_connection(&mut self, index: usize) -> Vec<Vec<Vec<u8>>> {
@@ -319,6 +362,7 @@ impl Clients {
         client.unread.clear();
         client.watched = None;
         client.watching = false;
+        client.seen.clear();
     }
 
     /// Each write of unknown fate doubles what the judge has to think of.
@@ -343,6 +387,19 @@ impl Clients {
     pub fn acknowledged_count(&self) -> usize {
         self.history.iter().filter(|op| matches!(op.outcome, Outcome::Ok(_))).count()
     }
+}
+
+/// What an operation does to one key.
+fn actions_on<'a>(
+    operation: &'a Operation,
+    key: &'a Bytes,
+) -> impl Iterator<Item = &'a Action> + 'a {
+    let (single, several) = match &operation.action {
+        Action::All(actions) => (None, &actions[..]),
+        action => (Some(action).filter(|_| operation.key == *key), &[][..]),
+    };
+    let several = several.iter().filter(move |(other, _)| other == key);
+    single.into_iter().chain(several.map(|(_, action)| action))
 }
 
 /// The keys of one number are tied together by transactions, but for the texts.

@@ -45,11 +45,23 @@ impl Simulation {
                 if !self.calm && self.chance.ppm(self.plan.stall_ppm) {
                     delay_us += self.chance.below(2 * SECOND);
                 }
+                delay_us += self.slowness_us(node);
                 self.after(delay_us, Event::Sync { node, nonce });
             }
             Ok(()) => self.settle(node, nonce),
             Err(error) => self.disk_failed(node, &error),
         }
+    }
+
+    /// What a slow disk adds to a sync that begins now.
+    fn slowness_us(&mut self, node: NodeId) -> u64 {
+        let machine = self.machines.get_mut(&node).expect("a member");
+        let once_us = machine.slow_sync_us.take();
+        let is_slow = self.time_us < machine.slow_until_us;
+        self.coverage.add(Rare::SlowSync, u64::from(once_us.is_some()));
+        self.coverage.add(Rare::SlowDisk, u64::from(is_slow));
+        let slow_us = if is_slow { self.chance.between(50 * MS, 2 * SECOND) } else { 0 };
+        once_us.unwrap_or(0) + slow_us
     }
 
     pub(super) fn sync(&mut self, node: NodeId, nonce: u64) {
@@ -92,7 +104,7 @@ impl Simulation {
     }
 
     /// A failed sync ends the node: nobody knows what its disk holds.
-    fn disk_failed(&mut self, node: NodeId, error: &journal::Error) {
+    pub(super) fn disk_failed(&mut self, node: NodeId, error: &journal::Error) {
         let machine = self.machines.get_mut(&node).expect("a member");
         if machine.doomed {
             self.coverage.count(Rare::CutInWrite);
@@ -142,5 +154,9 @@ impl Simulation {
         machine.journal.set_capacity(None);
         machine.snapshots.set_capacity(None);
         self.trace(|| format!("{node} has space again"));
+    }
+    pub(super) fn fast_again(&mut self, node: NodeId) {
+        let machine = self.machines.get_mut(&node).expect("a member");
+        (machine.slow_until_us, machine.slow_sync_us) = (0, None);
     }
 }

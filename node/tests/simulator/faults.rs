@@ -50,6 +50,7 @@ impl Simulation {
             | Fault::Chain
             | Fault::QuorumLoss
             | Fault::HealLinks => self.links(fault, victim),
+            Fault::ConstrainedElection => self.constrain(victim, leader),
             Fault::Pause => self.pause(victim),
             Fault::PauseLeader => self.pause(leader),
             // A machine is suspended: what is sent to it meanwhile is lost, and it wakes in the
@@ -58,8 +59,17 @@ impl Simulation {
                 self.pause(leader);
                 self.suspended.insert(leader);
             }
+            Fault::Stop => self.stop(victim),
+            Fault::StopLeader => self.stop(leader),
             Fault::WallClockJumps => self.wall_clock_jumps(),
             Fault::FullDisk => self.fill(victim),
+            Fault::FullDiskLeader => self.fill(leader),
+            Fault::SlowDisk => self.slow_down(victim),
+            Fault::SlowDiskLeader => self.slow_down(leader),
+            Fault::SlowSync => {
+                let sync_us = self.chance.between(25 * MS, 5 * SECOND);
+                self.machines.get_mut(&victim).expect("a member").slow_sync_us = Some(sync_us);
+            }
             Fault::FailSync => self.fail_sync(victim),
             Fault::RotJournal => self.rot_journal(victim),
             Fault::RotSnapshot => self.rot_snapshot(victim),
@@ -140,6 +150,13 @@ impl Simulation {
         }
     }
 
+    /// A signal asks it to stop; one that is paused hears of it when it goes on.
+    pub(super) fn stop(&mut self, node: NodeId) {
+        if let Some(nonce) = self.machines[&node].nonce() {
+            self.after(0, Event::Stop { node, nonce });
+        }
+    }
+
     /// As an administrator asks for it. A paused process does not hear him.
     fn transfer(&mut self, leader: NodeId, to: Option<NodeId>) {
         if self.paused_until_us.contains_key(&leader) {
@@ -161,7 +178,7 @@ impl Simulation {
 
     // ---- links --------------------------------------------------------------------------------
 
-    fn links(&mut self, fault: Fault, victim: NodeId) {
+    pub(super) fn links(&mut self, fault: Fault, victim: NodeId) {
         if fault == Fault::HealLinks {
             return self.heal_links();
         }
@@ -185,7 +202,27 @@ impl Simulation {
                 }
             }
         }
-        self.coverage.count(Rare::LinksCut);
+        self.coverage.count(match fault {
+            Fault::QuorumLoss => Rare::QuorumLoss,
+            Fault::Chain => Rare::Chained,
+            Fault::OneWay => Rare::OneWay,
+            _ => Rare::LinksCut,
+        });
+    }
+
+    /// First `hub` loses sight of the leader, and a little later everybody of everybody but `hub`.
+    fn constrain(&mut self, hub: NodeId, leader: NodeId) {
+        self.cut.extend([(hub, leader), (leader, hub)]);
+        let delay_us = self.chance.between(20 * MS, 400 * MS);
+        self.after(delay_us, Event::Constrain { hub });
+    }
+
+    pub(super) fn constrained(&mut self, hub: NodeId) {
+        if !self.calm {
+            self.coverage.count(Rare::ConstrainedElection);
+            self.heal_links();
+            self.links(Fault::QuorumLoss, hub);
+        }
     }
 
     pub(super) fn heal_links(&mut self) {
@@ -208,6 +245,11 @@ impl Simulation {
             machine.snapshots.set_capacity(Some(machine.snapshots.used_bytes() + left / 16));
         }
         self.after(delay_us, Event::SpaceAgain { node });
+    }
+
+    fn slow_down(&mut self, node: NodeId) {
+        let until_us = self.time_us + self.chance.between(500 * MS, 4 * SECOND);
+        self.machines.get_mut(&node).expect("a member").slow_until_us = until_us;
     }
 
     fn fail_sync(&mut self, node: NodeId) {

@@ -71,6 +71,25 @@ impl Simulation {
         self.machines.get_mut(&node).expect("a member").refused = Some(text);
     }
 
+    /// A process that was told to stop does so, and in half of the cases its machine loses its power
+    /// a moment later: nothing that was handed to the disk is lost.
+    pub(super) fn finish(&mut self, node: NodeId) {
+        let machine = self.machines.get_mut(&node).expect("a member");
+        let Some(process) = &mut machine.process else { return };
+        let finished = process.finish();
+        let synced = process.synced();
+        self.checker.synced(node, synced);
+        if let Err(error) = finished {
+            return self.disk_failed(node, &error);
+        }
+        self.coverage.count(Rare::Stopped);
+        self.trace(|| format!("{node} stops"));
+        match self.chance.one_in(2) {
+            true => self.power_cut(node),
+            false => self.kill(node),
+        }
+    }
+
     /// A process has ended: its clients see their connections close, its peers notice or not.
     pub(super) fn ended(&mut self, node: NodeId, connections: Vec<Connection>, back_in_us: u64) {
         self.checker.ended(node);

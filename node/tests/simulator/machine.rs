@@ -13,12 +13,13 @@ use journal::{Disk, FaultyDisk, Journal, Options};
 use node::boot;
 use node::clients::SessionId;
 use node::command::ConnectionState;
+use node::handover::Leaving;
 use node::identity;
 use node::metrics::Metrics;
 use node::node::{Effects, Node};
 use node::peers::Remembered;
 use node::recovery::{self, Origin, Start};
-use node::resp::{Limits, RequestParser};
+use node::resp::{Limits, Reply, RequestParser};
 use node::room::Room;
 use node::snapshot::{Done, Files, Job, Jobs, PartSender, Snapshots};
 use node::syncer::{Append, Appender, Order, SyncState};
@@ -52,6 +53,9 @@ pub struct Machine {
     pub doomed: bool,
     /// One of its next syncs fails.
     pub sync_fails: bool,
+    /// Until then each sync takes long; and how long the next one takes, if it is that one only.
+    pub slow_until_us: u64,
+    pub slow_sync_us: Option<u64>,
     /// The journal's disk before its last sync, where a machine is wrong on purpose.
     pub before_sync: Option<FaultyDisk>,
     metrics: Arc<Metrics>,
@@ -69,8 +73,11 @@ pub struct Process {
     jobs: Jobs,
     /// The next job on a snapshot file.
     job: Option<Job>,
-    /// Wrong on purpose: see [`Broken::SpeaksBeforeSync`].
-    speaks_early: bool,
+    leaving: Leaving,
+    broken: Option<Broken>,
+    /// Wrong on purpose: see [`Broken::StopsWithoutHandover`], [`Broken::ContentForEver`].
+    stops_at_once: bool,
+    was_happy_with: Option<NodeId>,
     snapshots: Snapshots,
     outbox: Outbox,
     effects: Effects,
@@ -112,8 +119,12 @@ pub struct Turned {
     pub batches_unknown: u64,
     /// It was removed, and nobody needs it any more.
     pub is_gone: bool,
+    /// It was told to stop, and may.
+    pub has_left: bool,
     pub reads_leased: u64,
     pub reads_by_round: u64,
+    pub reads_followed: u64,
+    pub reads_stale: u64,
     pub replies: Vec<(Connection, Bytes)>,
     pub closed: Vec<Connection>,
 }
@@ -163,6 +174,8 @@ impl Machine {
             has_tombstone: false,
             doomed: false,
             sync_fails: false,
+            slow_until_us: 0,
+            slow_sync_us: None,
             before_sync: None,
             metrics: Arc::new(Metrics::new("simulated", "none")),
         }
@@ -222,7 +235,10 @@ impl Machine {
         self.process = Some(Process {
             nonce,
             room: Room::default(),
-            speaks_early: broken == Some(Broken::SpeaksBeforeSync),
+            leaving: Leaving::default(),
+            broken,
+            stops_at_once: false,
+            was_happy_with: None,
             job: None,
             node,
             appender,
@@ -332,8 +348,13 @@ impl Process {
             let parsed = client.parser.parse(&unread[consumed..], &limits);
             let Some(request) = parsed.expect("our clients speak RESP") else { break };
             consumed += request.consumed;
-            let spec = node.command(now, client.session, &request.arguments);
-            assert!(spec.is_none(), "our clients send data commands only");
+            let Some(spec) = node.command(now, client.session, &request.arguments) else {
+                continue;
+            };
+            assert_eq!(spec.name, "readonly", "not a data command");
+            let session = node.clients.get_mut(client.session).expect("it is open");
+            session.connection.readonly = true;
+            node.answered(now, client.session, spec, Reply::OK);
         }
         client.unread.extend_from_slice(&unread[consumed..]);
     }
@@ -357,11 +378,21 @@ impl Process {
 
     pub fn tick(&mut self, now: Now) {
         let state = &self.state;
-        let can_accept = self.room.can_accept(state, &self.node.replica, now);
+        let can_accept = self.room.can_accept(state, &self.node.replica, now)
+            || self.broken == Some(Broken::SlowDiskTakesPart) && !state.is_full()
+            || self.broken == Some(Broken::FullDiskTakesPart) && state.is_full();
         self.node.set_can_accept(can_accept, state.is_full());
         self.node.tick(now);
         let journal_bytes = state.written_bytes.load(std::sync::atomic::Ordering::Relaxed);
         self.snapshots.tick(now, &mut self.node, &self.outbox, journal_bytes);
+    }
+
+    /// It was told to stop.
+    pub fn leave(&mut self, now: Now) {
+        match self.broken {
+            Some(Broken::StopsWithoutHandover) => self.stops_at_once = true,
+            _ => drop(self.leaving.begin(&mut self.node, now)),
+        }
     }
 
     // ---- one turn -----------------------------------------------------------------------------
@@ -377,7 +408,8 @@ impl Process {
         }
         let mut effects = std::mem::take(&mut self.effects);
         self.node.turn(now, &mut effects);
-        for envelope in effects.sends.drain(..) {
+        for mut envelope in effects.sends.drain(..) {
+            self.distort(&mut envelope.message);
             let len = wire::frame_len(&envelope.message).expect("what a node says fits a frame");
             let mut frame = BytesMut::new();
             wire::put_message(&mut frame, &envelope.message, len);
@@ -390,7 +422,7 @@ impl Process {
         if let Some(append) = Append::of(&mut effects) {
             self.state.hand_over(append.len_bytes(), now.mono_us);
             self.appender.take(Order::Append(append));
-            if self.speaks_early {
+            if self.broken == Some(Broken::SpeaksBeforeSync) {
                 self.node.synced(now, effects.position);
                 turned.synced = Some(effects.position);
             }
@@ -403,7 +435,9 @@ impl Process {
         for peer in effects.snapshot_for.drain(..) {
             self.snapshots.wanted(now, peer, &self.node, &self.outbox);
         }
+        effects.notes.iter().for_each(|note| self.leaving.heed(note));
         turned.notes.append(&mut effects.notes);
+        turned.has_left = self.stops_at_once || self.leaving.is_over(&self.node, now);
         turned.is_gone = effects.tombstone.take().is_some();
         self.node.verdicts.clear();
         for session in effects.dirty.drain(..) {
@@ -415,10 +449,21 @@ impl Process {
         turned.batches_unknown = counts.batches_unknown;
         turned.reads_leased = counts.reads_leased;
         turned.reads_by_round = counts.reads_served;
+        turned.reads_followed = counts.reads_followed;
+        turned.reads_stale = counts.reads_stale;
         self.node.clients.take_finished();
         turned.frames = std::mem::take(&mut self.outbox.frames.borrow_mut());
         self.effects = effects;
         turned
+    }
+
+    fn distort(&mut self, message: &mut Message) {
+        if let Message::Heartbeat(heartbeat) = message
+            && self.broken == Some(Broken::ContentForEver)
+        {
+            self.was_happy_with = heartbeat.happy_with.or(self.was_happy_with);
+            heartbeat.happy_with = self.was_happy_with;
+        }
     }
 
     fn write_out(&mut self, id: SessionId, turned: &mut Turned) {
@@ -457,6 +502,31 @@ impl Process {
 
     pub fn is_installing(&self) -> bool {
         self.snapshots.is_installing()
+    }
+
+    /// The end of a process that was told to stop: what was handed to the journal is synced, as far
+    /// as there is space.
+    pub fn finish(&mut self) -> Result<(), journal::Error> {
+        // What is under way first, then what waits behind it.
+        for _ in 0..2 {
+            if self.appender.needs_sync() && !self.appender.sync()? {
+                return Ok(());
+            }
+            if let Some(position) = self.appender.settle()?.synced {
+                self.synced = position;
+            }
+            self.appender.append_waiting()?;
+        }
+        Ok(())
+    }
+
+    pub fn synced(&self) -> Position {
+        self.synced
+    }
+
+    /// Neither full nor slow, by its own measure.
+    pub fn has_good_disk(&self, now: Now) -> bool {
+        self.state.can_accept(now.mono_us)
     }
 
     /// Nobody waits for an answer here.

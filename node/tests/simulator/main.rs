@@ -28,6 +28,7 @@ mod requests;
 mod seeds;
 mod setup;
 mod simulation;
+mod trials;
 mod turns;
 
 use std::sync::Mutex;

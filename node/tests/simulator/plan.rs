@@ -1,6 +1,6 @@
 //! The mix that a seed draws: what kind of cluster it is, and what happens to it.
 
-use config::{Behaviour, Election, Reads};
+use config::{Behaviour, Election, FollowerReads, Reads};
 use journal::Options;
 
 use super::chance::Chance;
@@ -47,6 +47,8 @@ pub struct Plan {
     pub once_patience_us: u64,
     pub keys: u64,
     pub value_bytes: u64,
+    /// What clients take reads at followers for; `Moved`: they do not ask there.
+    pub follower_reads: FollowerReads,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -66,19 +68,30 @@ pub enum Fault {
     Chain,
     /// All see one node, and nobody else.
     QuorumLoss,
+    /// The same, and that node has been cut off from the leader before: its log is behind.
+    ConstrainedElection,
     HealLinks,
     Pause,
     PauseLeader,
     SuspendLeader,
+    /// As on SIGTERM: a leader hands over first.
+    Stop,
+    StopLeader,
     WallClockJumps,
     FullDisk,
+    FullDiskLeader,
+    /// For some seconds every sync takes 50 ms to 2 s.
+    SlowDisk,
+    SlowDiskLeader,
+    /// The next sync takes 25 ms to 5 s.
+    SlowSync,
     FailSync,
     RotJournal,
     RotSnapshot,
     Transfer,
 }
 
-const FAULTS: [Fault; 24] = [
+const FAULTS: [Fault; 31] = [
     Fault::Kill,
     Fault::PowerCut,
     Fault::PowerCutLeader,
@@ -93,12 +106,19 @@ const FAULTS: [Fault; 24] = [
     Fault::RandomLinks,
     Fault::Chain,
     Fault::QuorumLoss,
+    Fault::ConstrainedElection,
     Fault::HealLinks,
     Fault::Pause,
     Fault::PauseLeader,
     Fault::SuspendLeader,
+    Fault::Stop,
+    Fault::StopLeader,
     Fault::WallClockJumps,
     Fault::FullDisk,
+    Fault::FullDiskLeader,
+    Fault::SlowDisk,
+    Fault::SlowDiskLeader,
+    Fault::SlowSync,
     Fault::FailSync,
     Fault::RotJournal,
     Fault::RotSnapshot,
@@ -106,7 +126,7 @@ const FAULTS: [Fault; 24] = [
 ];
 
 /// What else a life can do without.
-pub const TRAITS: [&str; 10] = [
+pub const TRAITS: [&str; 12] = [
     "loss",
     "changes",
     "duplicates",
@@ -117,6 +137,8 @@ pub const TRAITS: [&str; 10] = [
     "transactions",
     "once",
     "pipeline",
+    "followers",
+    "trial",
 ];
 
 impl Plan {
@@ -133,6 +155,7 @@ impl Plan {
                 "changes" => self.change_every_us = 0,
                 "once" => self.once = false,
                 "pipeline" => self.pipeline = 1,
+                "followers" => self.follower_reads = FollowerReads::Moved,
                 _kind_of_fault => {}
             }
         }
@@ -176,7 +199,9 @@ impl Plan {
             once_patience_us: *chance.pick(&[20 * MS, 200 * MS, SECOND]),
             keys: chance.between(1, 4),
             value_bytes: *chance.pick(&[0, 0, 0, 100, 100, 1_000, 1_000, 1_000, 60_000]),
+            follower_reads: FollowerReads::Moved,
         };
+        plan.follower_reads = plan.behaviour.follower_reads;
         if chance.one_in(3) {
             plan.spares = chance.between(1, 3) as u32;
             plan.change_every_us = *chance.pick(&[80 * MS, 300 * MS, 800 * MS]);
@@ -207,6 +232,12 @@ fn draw_behaviour(chance: &mut Chance, segment_bytes: u64) -> Behaviour {
         snapshot_every_bytes: *chance.pick(&[4 << 10, 4 << 10, 20 << 10, 100 << 10, 1 << 30]),
         segment_bytes,
         priority: chance.below(2) as u32,
+        follower_reads: *chance.pick(&[
+            FollowerReads::Moved,
+            FollowerReads::Linearizable,
+            FollowerReads::Linearizable,
+            FollowerReads::Stale,
+        ]),
         ..Behaviour::default()
     }
 }

@@ -1,6 +1,7 @@
 //! The way between clients and nodes, and what clients do next.
 
 use bytes::{Bytes, BytesMut};
+use config::FollowerReads;
 use node::resp::Protocol;
 use node::store::Reading;
 use paxos::NodeId;
@@ -116,7 +117,16 @@ impl Simulation {
         }
     }
 
+    /// One that reads anywhere does not stay where it is for long.
     fn think(&mut self, client: usize) {
+        if self.clients.all[client].reads_anywhere != FollowerReads::Moved
+            && !self.clients.insists(client)
+            && !self.clients.all[client].watching
+            && self.chance.one_in(3)
+        {
+            let node = *self.chance.pick(&self.ids());
+            self.move_to(client, node);
+        }
         let delay_us = self.chance.between(1, 2 * self.plan.think_us);
         self.after(delay_us, Event::Act { client });
     }

@@ -7,6 +7,7 @@ use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
 use bytes::Bytes;
+use config::FollowerReads;
 use node::snapshot::Done;
 use paxos::{Configuration, NodeId, Now};
 use proof::check::{Limits, Verdict, linearizable};
@@ -90,7 +91,16 @@ pub enum Event {
         client: usize,
         replies: u64,
     },
+    /// A signal asks it to stop.
+    Stop {
+        node: NodeId,
+        nonce: u64,
+    },
     Fault,
+    /// All links are cut but those of one node.
+    Constrain {
+        hub: NodeId,
+    },
     /// An administrator changes who takes part.
     Change,
     /// He helps those who know only peers that are gone.
@@ -120,6 +130,7 @@ pub struct Run {
 pub type Outcome = Life<Coverage>;
 
 pub struct Simulation {
+    pub(super) seed: u64,
     pub(super) plan: Plan,
     pub(super) broken: Option<Broken>,
     pub(super) less: Less,
@@ -199,6 +210,10 @@ impl Simulation {
             plan.transactions = false;
             plan.once = false;
         }
+        if run.broken == Some(Broken::StaleTakenForNew) {
+            plan.behaviour.follower_reads = FollowerReads::Stale;
+            plan.follower_reads = FollowerReads::Linearizable;
+        }
         let configuration = configuration(plan.nodes);
         let mut machines = BTreeMap::new();
         for id in &(1..=plan.nodes + plan.spares).map(NodeId).collect::<Vec<_>>() {
@@ -209,7 +224,8 @@ impl Simulation {
             machines.insert(*id, machine);
         }
         Simulation {
-            clients: Clients::new(plan.clients, run.broken),
+            seed: run.seed,
+            clients: Clients::new(plan.clients, plan.follower_reads, run.broken),
             checker: Checker::new(configuration.clone()),
             plan,
             broken: run.broken,
@@ -377,7 +393,9 @@ impl Simulation {
             Event::Closed { connection } => self.closed(connection),
             Event::Act { client } => self.act(client),
             Event::Impatient { client, replies } => self.impatient(client, replies),
+            Event::Stop { node, .. } => self.at(node, |process, now| process.leave(now)),
             Event::Fault => self.fault(),
+            Event::Constrain { hub } => self.constrained(hub),
             Event::Change => self.change(),
             Event::Introduce => self.introduce(),
             Event::PowerCut { node, .. } => self.power_cut(node),
@@ -401,7 +419,8 @@ impl Event {
             | Event::Connected { node, .. }
             | Event::Disconnected { node, .. }
             | Event::Request { node, .. }
-            | Event::HangUp { node, .. } => Some(*node),
+            | Event::HangUp { node, .. }
+            | Event::Stop { node, .. } => Some(*node),
             _ => None,
         }
     }
@@ -417,6 +436,7 @@ impl Event {
             | Event::Filed { node, nonce, .. }
             | Event::Request { node, nonce, .. }
             | Event::HangUp { node, nonce, .. }
+            | Event::Stop { node, nonce }
             | Event::PowerCut { node, nonce } => Some((*node, *nonce)),
             _ => None,
         }

@@ -60,6 +60,8 @@ impl Simulation {
         self.coverage.add(Rare::BatchUnknown, turned.batches_unknown);
         self.coverage.add(Rare::LeasedRead, turned.reads_leased);
         self.coverage.add(Rare::RoundRead, turned.reads_by_round);
+        self.coverage.add(Rare::FollowerRead, turned.reads_followed);
+        self.coverage.add(Rare::StaleRead, turned.reads_stale);
         for note in &turned.notes {
             self.coverage.note(note);
             self.trace(|| format!("{node} {note:?}"));
@@ -68,6 +70,18 @@ impl Simulation {
             {
                 self.coverage.count(Rare::TwoLeaders);
             }
+        }
+        let is_over = |note: &paxos::Note| {
+            matches!(note, paxos::Note::Deposed { led: true, .. } | paxos::Note::Released { .. })
+        };
+        if turned.notes.iter().any(is_over)
+            && let Some(process) = self.process(node)
+            && !process.has_good_disk(self.now(node))
+        {
+            self.coverage.count(match process.state.is_full() {
+                true => Rare::FullLeaderLeft,
+                false => Rare::SlowLeaderLeft,
+            });
         }
         for (to, frame) in turned.frames {
             self.carry(node, to, frame);
@@ -82,6 +96,8 @@ impl Simulation {
         }
         if turned.is_gone {
             self.bury(node);
+        } else if turned.has_left {
+            self.finish(node);
         }
     }
 
