@@ -343,7 +343,10 @@ impl Election {
         let own_vote = usize::from(configuration.is_voter(own) && self.can_accept);
         let others = self
             .connected(now_us)
-            .filter(|(node, peer)| configuration.is_voter(*node) && peer.heartbeat.can_accept)
+            .filter(|(node, peer)| {
+                let is_able = peer.heartbeat.can_accept || mutant!(GreyCounts);
+                configuration.is_voter(*node) && is_able
+            })
             .count();
         own_vote + others >= configuration.quorum_size()
     }
@@ -364,7 +367,7 @@ impl Election {
     pub(crate) fn on_tick(&mut self, now_us: u64) -> u64 {
         let late_us = now_us.saturating_sub(self.last_tick_us);
         self.last_tick_us = now_us;
-        if late_us <= self.settings.timing.heartbeat_us {
+        if late_us <= self.settings.timing.heartbeat_us || mutant!(LagNotSubtracted) {
             return 0;
         }
         let forward = |at: u64| (at + late_us).min(now_us);
@@ -391,7 +394,7 @@ impl Election {
         stalled: bool,
         bound: bool,
     ) -> Decision {
-        if !configuration.is_voter(self.settings.id) {
+        if !configuration.is_voter(self.settings.id) && !mutant!(RemovedMayCampaign) {
             return match standing {
                 Standing::Following => Decision::Stay,
                 _ => Decision::StepDown(Deposed::NewConfiguration),
@@ -428,12 +431,13 @@ impl Election {
             }
             Standing::Preparing => Decision::Stay,
             Standing::Following => {
+                let is_unhappy = |(_, peer): (NodeId, &Peer)| peer.heartbeat.happy_with.is_none();
                 let eligible = self.can_accept
                     && !bound
                     && quorum_connected
                     && now_us >= self.deferred_until_us.max(self.candidate_until_us)
                     && self.happy_with(now_us).is_none()
-                    && self.connected(now_us).all(|(_, peer)| peer.heartbeat.happy_with.is_none());
+                    && (self.connected(now_us).all(is_unhappy) || mutant!(TakesOverFromTheHappy));
                 if !eligible {
                     self.eligible_since_us = None;
                     return Decision::Stay;
@@ -503,7 +507,7 @@ impl Election {
     fn silence_us(&self, now_us: u64) -> u64 {
         let recent = self.elections_us.iter().filter(|at| now_us.saturating_sub(**at) < MINUTE_US);
         let silence_us = self.settings.timing.silence_us;
-        let base_us = if recent.count() >= 3 {
+        let base_us = if recent.count() >= 3 && !mutant!(SilenceNeverDoubles) {
             (2 * silence_us).min(1_000_000.max(silence_us))
         } else {
             silence_us

@@ -83,10 +83,18 @@ mod broken {
         PhaseOneWithOldQuorum,
         PromiseInUnknownConfiguration,
         RemovedLeaderNamesNobody,
+        StalledLeaderStays,
+        TakesOverFromTheHappy,
+        GreyCounts,
+        LagNotSubtracted,
+        SilenceNeverDoubles,
+        HandsOverUndrained,
+        RemovedMayCampaign,
+        TombstoneAtOnce,
     }
 
     impl Mutant {
-        pub const ALL: [Mutant; 52] = [
+        pub const ALL: [Mutant; 60] = [
             Mutant::OneVariableForPromisedAndAccepted,
             Mutant::PromiseGoesBack,
             Mutant::PromiseOnlySlotsSeen,
@@ -139,6 +147,14 @@ mod broken {
             Mutant::PhaseOneWithOldQuorum,
             Mutant::PromiseInUnknownConfiguration,
             Mutant::RemovedLeaderNamesNobody,
+            Mutant::StalledLeaderStays,
+            Mutant::TakesOverFromTheHappy,
+            Mutant::GreyCounts,
+            Mutant::LagNotSubtracted,
+            Mutant::SilenceNeverDoubles,
+            Mutant::HandsOverUndrained,
+            Mutant::RemovedMayCampaign,
+            Mutant::TombstoneAtOnce,
         ];
     }
 

@@ -315,7 +315,7 @@ impl Replica {
     /// granted it is over. False for one that cannot lead: a learner, or a node that must heal its
     /// log first.
     pub fn take_over(&mut self, now: Now, output: &mut Output) -> bool {
-        if !self.configuration.is_voter(self.settings.id) {
+        if !self.configuration.is_voter(self.settings.id) && !mutant!(RemovedMayCampaign) {
             return false;
         }
         self.end_ballot(now, Deposed::GaveUp, output);

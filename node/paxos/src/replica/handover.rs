@@ -135,7 +135,7 @@ impl Replica {
         {
             let known = self.election.peers.get(&to);
             let known = known.map_or(Slot::ZERO, |peer| peer.first_unchosen);
-            if leading.has_all(to, known) {
+            if leading.has_all(to, known) || mutant!(HandsOverUndrained) {
                 self.let_go(now, to, output);
             } else if now.mono_us >= deadline_us {
                 // Nothing was said yet: the ballot and its lease simply go on.

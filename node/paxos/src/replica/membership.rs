@@ -264,6 +264,7 @@ impl Replica {
         let known = self.configuration.number;
         self.configuration.contains(from)
             || self.is_joining()
+            || mutant!(RemovedMayCampaign)
             || match message {
                 Message::Prepare { ballot, .. }
                 | Message::Accept { ballot, .. }
@@ -313,7 +314,7 @@ impl Replica {
             return;
         }
         self.took_leave_us = now.mono_us;
-        if self.leave_known_to.reached(&self.configuration) && !self.awaits_successor() {
+        if self.may_leave() {
             return self.leave(output);
         }
         let voters: Vec<NodeId> = self.configuration.voters().collect();
@@ -340,9 +341,14 @@ impl Replica {
         }
         self.leave_known_to.add(from);
         self.name_successor(now, from, output);
-        if self.leave_known_to.reached(&self.configuration) && !self.awaits_successor() {
+        if self.may_leave() {
             self.leave(output);
         }
+    }
+
+    fn may_leave(&self) -> bool {
+        let known = self.leave_known_to.reached(&self.configuration) || mutant!(TombstoneAtOnce);
+        known && !self.awaits_successor()
     }
 
     fn leave(&mut self, output: &mut Output) {

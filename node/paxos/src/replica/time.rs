@@ -19,7 +19,8 @@ impl Replica {
         let stalled = match &self.proposer {
             Proposer::Leading(leading) => {
                 let quiet_us = now.mono_us.saturating_sub(leading.progress_us);
-                !leading.in_flight.is_empty() && quiet_us >= self.settings.timing.stalled_us
+                let stalled = quiet_us >= self.settings.timing.stalled_us;
+                !leading.in_flight.is_empty() && stalled && !mutant!(StalledLeaderStays)
             }
             Proposer::Preparing(_) | Proposer::Following => false,
         };

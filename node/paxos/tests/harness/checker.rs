@@ -125,6 +125,15 @@ impl Checker {
         self.acknowledged.len()
     }
 
+    pub fn lost_count(&self) -> usize {
+        self.lost.len()
+    }
+
+    /// Ballots of which a Prepare or an Accept has left.
+    pub fn begun_count(&self) -> usize {
+        self.begun.len()
+    }
+
     pub fn durable(&self, node: NodeId) -> &Book {
         &self.facts[&node].durable
     }

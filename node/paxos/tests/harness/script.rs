@@ -22,6 +22,7 @@
 //! settle                   deliver and sync until nothing moves any more
 //! sync 2                   (disk=manual) everything that n2 has written is durable
 //! cut 1-2 1>3 | isolate 3 | heal    links, both ways or one way
+//! lose accepted to=1       the same messages are lost whenever they are sent, until `heal`
 //! crash 1 keep=0 | start 1          keep: how many unsynced groups survive
 //! snapshot 1 | spoil 1     n1 writes a snapshot and trims | its newest one is unreadable
 //! grey 2 | able 2          n2 cannot accept, or can again
@@ -34,7 +35,13 @@
 //! follow 3                 a client reads at a follower, which asks the leader
 //! transfer 1 2             n1 is to hand over to n2 (or to the best one)
 //! status                   what each node promises, holds and knows
+//! expect leader 3 | nobody | ballots 2 | done 4 | runs 1    a violation unless n3 leads, and nobody
+//!                          else; nobody leads; no more ballots were begun so far; so many batches
+//!                          are acknowledged and none is lost; n1 is needed still
 //! ```
+
+mod expect;
+mod pattern;
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -45,6 +52,7 @@ use paxos::{
 use super::cluster::{Cluster, Look};
 use super::describe;
 use super::foul::Foul;
+use pattern::Pattern;
 
 const MS: u64 = 1_000;
 
@@ -137,6 +145,8 @@ struct Stage {
     /// Messages on their way, in the order in which they were sent, with when.
     network: Vec<(u64, Envelope)>,
     cut: BTreeSet<(NodeId, NodeId)>,
+    /// What the network loses until it is healed.
+    lost: Vec<Pattern>,
     paused: BTreeSet<NodeId>,
     syncs_by_itself: bool,
     /// How long a message travels while time passes, and how much longer from and to some nodes.
@@ -153,6 +163,7 @@ impl Stage {
             cluster: None,
             network: Vec::new(),
             cut: BTreeSet::new(),
+            lost: Vec::new(),
             paused: BTreeSet::new(),
             syncs_by_itself: true,
             delay_us: 0,
@@ -207,7 +218,11 @@ impl Stage {
                     self.cut.extend([(node(1), other), (other, node(1))]);
                 }
             }
-            "heal" => self.cut.clear(),
+            "lose" => self.lost.push(Pattern::parse(&words[1..])),
+            "heal" => {
+                self.cut.clear();
+                self.lost.clear();
+            }
             "crash" => {
                 let keep = words.get(2).map_or(0, |word| number(word, "keep="));
                 self.cluster().crash(node(1), keep as usize);
@@ -271,6 +286,7 @@ impl Stage {
                 }
             }
             "status" => self.status(),
+            "expect" => self.expect(&words[1..]),
             other => panic!("no such command: {other}"),
         }
         self.pick_up();
@@ -384,8 +400,11 @@ impl Stage {
             let time_us = self.cluster().time_us;
             let sent = std::mem::take(&mut self.cluster().outbox);
             self.network.extend(sent.into_iter().map(|envelope| (time_us, envelope)));
-            let cut = self.cut.clone();
-            self.network.retain(|(_, envelope)| !cut.contains(&(envelope.from, envelope.to)));
+            let (cut, lost) = (&self.cut, &self.lost);
+            self.network.retain(|(_, envelope)| {
+                !cut.contains(&(envelope.from, envelope.to))
+                    && !lost.iter().any(|pattern| pattern.matches(envelope))
+            });
             if !self.syncs_by_itself || !self.sync_all() {
                 return;
             }
@@ -410,28 +429,10 @@ impl Stage {
     }
 
     fn deliver(&mut self, words: &[&str], arrives: bool) {
-        let list = |prefix: &str| -> Option<Vec<u32>> {
-            let text = words.iter().find_map(|word| word.strip_prefix(prefix))?;
-            Some(text.split(',').map(|id| number(id, "") as u32).collect())
-        };
-        let (from, to) = (list("from="), list("to="));
-        let slots = list("slot=");
-        let is_kind = |word: &&str| !word.contains('=') && *word != "twice";
-        let kinds: Vec<&str> = words[1..].iter().copied().filter(is_kind).collect();
-        let matches = |envelope: &Envelope| {
-            from.as_ref().is_none_or(|list| list.contains(&envelope.from.0))
-                && to.as_ref().is_none_or(|list| list.contains(&envelope.to.0))
-                && slots.as_ref().is_none_or(|list| match &envelope.message {
-                    Message::Accept { slot, .. } | Message::Accepted { slot, .. } => {
-                        list.contains(&(slot.0 as u32))
-                    }
-                    _ => false,
-                })
-                && (kinds.is_empty() || kinds.contains(&envelope.message.kind()))
-        };
+        let pattern = Pattern::parse(&words[1..]);
         let waiting = std::mem::take(&mut self.network);
         let (chosen, left): (Vec<_>, Vec<_>) =
-            waiting.into_iter().partition(|(_, envelope)| matches(envelope));
+            waiting.into_iter().partition(|(_, envelope)| pattern.matches(envelope));
         self.network = left;
         if chosen.is_empty() {
             self.say(format!("(no message to {})", words.join(" ")));
