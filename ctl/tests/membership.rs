@@ -295,6 +295,15 @@ async fn a_member_that_knows_only_removed_peers_is_introduced() {
             }
             false => description("meet", &new[0]),
         };
+        // One that no link can lead to is refused, and keeps nobody else from it.
+        let mut stranger = new[0].clone();
+        stranger.id += 50;
+        match peers {
+            PeerSecurity::Plain => stranger.peer = "10.0.0.1:7380".to_owned(),
+            PeerSecurity::Tls => stranger.public_key = "-".to_owned(),
+        }
+        let refusal = member(&cluster, sleeper, &description("meet", &stranger)).unwrap_err();
+        assert!(refusal.contains(&stranger.name), "{peers:?}: {refusal}");
         member(&cluster, sleeper, &words).unwrap();
         cluster.wait_until_close(SOON, CLOSE_SLOTS).await.unwrap();
         assert_eq!(status_of(&cluster, sleeper).await.role, Role::Follower, "{peers:?}");

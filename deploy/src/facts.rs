@@ -12,6 +12,7 @@ use monitoring::status::NodeStatus;
 
 use crate::error::{Error, Kind, Result};
 use crate::fleet::Fleet;
+use crate::live::Heard;
 use crate::ssh::Session;
 use crate::supervisor;
 
@@ -92,6 +93,14 @@ impl Facts {
         match &self.data {
             Data::Identity(identity) => Some(identity),
             _ => None,
+        }
+    }
+
+    pub fn heard(&self) -> Heard<'_> {
+        match &self.status {
+            Some(status) => Heard::Says(status),
+            None if self.process.is_some() => Heard::Silent,
+            None => Heard::Exited,
         }
     }
 

@@ -8,7 +8,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
-use monitoring::status::NodeStatus;
+use crate::live::{self, Heard};
 
 /// A node as the guard sees it.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -25,6 +25,9 @@ pub enum Standing {
     Behind(u64),
     /// In its own words.
     CannotAccept(String),
+    /// It runs and tells nothing of itself: it cannot be counted on, and may be what every write goes
+    /// through.
+    Silent,
     Down,
     Unreachable,
 }
@@ -43,21 +46,19 @@ pub struct Refusal {
 }
 
 /// The voters of the cluster: as the newest configuration that any node reports has them, or, when
-/// none reports, as the inventory has them. `seen` is what each node that was looked at said of
-/// itself, `None` for one that did not answer.
+/// none reports, as the inventory has them. `seen` is what was heard of each node that was looked at.
 ///
 /// A voter has caught up when it has applied `goal`; without one, what any node knew chosen at the
 /// same look, but for `max_lag_slots`. Under load two looks tell more than one: what was chosen at the
 /// first is the goal at the second.
 pub fn voters(
     hosts: &[hosts::Host],
-    seen: &BTreeMap<u32, Option<&NodeStatus>>,
+    seen: &BTreeMap<u32, Heard<'_>>,
     max_lag_slots: u64,
     goal: Option<u64>,
 ) -> Vec<Voter> {
-    let statuses = || seen.values().copied().flatten();
-    let newest = crate::live::newest(statuses());
-    let chosen = statuses().map(|status| status.chosen_slot).max().unwrap_or(0);
+    let newest = live::newest(live::statuses(seen));
+    let chosen = live::statuses(seen).map(|status| status.chosen_slot).max().unwrap_or(0);
     let (goal, slack) = goal.map_or((chosen, max_lag_slots), |goal| (goal, 0));
     let members: Vec<(u32, String)> = match newest {
         Some(live) => live.voters().map(|member| (member.id, live.name_of(member.id))).collect(),
@@ -72,15 +73,19 @@ pub fn voters(
         .map(|(id, name)| {
             let standing = match seen.get(&id) {
                 None => Standing::Unreachable,
-                Some(status) => standing(*status, goal, slack),
+                Some(heard) => standing(*heard, goal, slack),
             };
             Voter { id, name, standing }
         })
         .collect()
 }
 
-fn standing(status: Option<&NodeStatus>, goal: u64, slack: u64) -> Standing {
-    let Some(status) = status else { return Standing::Down };
+fn standing(heard: Heard<'_>, goal: u64, slack: u64) -> Standing {
+    let status = match heard {
+        Heard::Exited => return Standing::Down,
+        Heard::Silent => return Standing::Silent,
+        Heard::Says(status) => status,
+    };
     let behind = goal.saturating_sub(status.applied_slot);
     if behind > slack {
         return Standing::Behind(behind);
@@ -93,15 +98,14 @@ fn standing(status: Option<&NodeStatus>, goal: u64, slack: u64) -> Standing {
 }
 
 /// May these nodes be taken away together? Allowed when a quorum of caught-up voters stays, or when
-/// none of them is of use now: one that is behind still promises and accepts, and may be what every
-/// write goes through.
+/// all of them are down: one that is behind, or of which nothing was heard, may still promise and
+/// accept, and be what every write goes through.
 pub fn may_take(voters: &[Voter], taken: &BTreeSet<u32>) -> Result<(), Refusal> {
     let counts = |voter: &&Voter| voter.standing == Standing::CaughtUp;
     let needed = voters.len() / 2 + 1;
     let left = voters.iter().filter(|voter| !taken.contains(&voter.id)).filter(counts).count();
-    let is_of_use =
-        |voter: &Voter| !matches!(voter.standing, Standing::Down | Standing::Unreachable);
-    let costs = voters.iter().filter(|voter| taken.contains(&voter.id)).any(is_of_use);
+    let may_be_of_use = |voter: &Voter| voter.standing != Standing::Down;
+    let costs = voters.iter().filter(|voter| taken.contains(&voter.id)).any(may_be_of_use);
     if left >= needed || !costs {
         return Ok(());
     }
@@ -173,6 +177,7 @@ impl fmt::Display for Standing {
             Standing::CaughtUp => f.write_str("has caught up"),
             Standing::Behind(slots) => write!(f, "is {slots} slots behind"),
             Standing::CannotAccept(reason) => write!(f, "cannot accept ({reason})"),
+            Standing::Silent => f.write_str("runs and does not answer"),
             Standing::Down => f.write_str("is down"),
             Standing::Unreachable => f.write_str("is not reachable"),
         }
@@ -197,7 +202,7 @@ mod tests {
         assert_eq!(said, expect.map_err(str::to_owned));
     }
 
-    use Standing::{Behind, CannotAccept, CaughtUp, Down, Unreachable};
+    use Standing::{Behind, CannotAccept, CaughtUp, Down, Silent, Unreachable};
 
     #[test]
     fn pitfall_97_a_selection_beyond_the_quorum_is_refused() {
@@ -266,5 +271,30 @@ mod tests {
             Err("n3 is down; stopping n2 leaves 1 caught-up voter of 3, needs 2"),
         );
         check(&[CaughtUp, Behind(4812), CaughtUp], &[2], Ok(()));
+    }
+
+    /// A page that does not answer in time says nothing about the protocol.
+    #[test]
+    fn a_process_that_runs_and_tells_nothing_is_no_process_that_is_down() {
+        let heard = live::by_node([(1, Heard::Silent), (2, Heard::Exited)].into_iter());
+        let standings: Vec<Standing> = heard.into_values().map(|h| standing(h, 0, 0)).collect();
+        assert_eq!(standings, [Silent, Down]);
+        check(
+            &[CaughtUp, Silent, Down],
+            &[2],
+            Err("n3 is down; stopping n2 leaves 1 caught-up voter of 3, needs 2"),
+        );
+        check(
+            &[CaughtUp, Silent, CaughtUp],
+            &[1],
+            Err("n2 runs and does not answer; stopping n1 leaves 1 caught-up voter of 3, needs 2"),
+        );
+        check(&[CaughtUp, Silent, CaughtUp], &[2], Ok(()));
+        // A host that was given another id runs its former node still, and nothing tells whose it is.
+        check(
+            &[CaughtUp, Unreachable, Down],
+            &[2],
+            Err("n3 is down; stopping n2 leaves 1 caught-up voter of 3, needs 2"),
+        );
     }
 }

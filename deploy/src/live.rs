@@ -77,9 +77,9 @@ impl Look {
     }
 
     /// What each node says, by its own id: after a host was given a new id, its former node may
-    /// still run there. `None` for a host where nothing answers.
-    pub fn by_node(&self) -> BTreeMap<u32, Option<&NodeStatus>> {
-        by_node(self.hosts.iter().map(|(member, seen)| (member.host.id, seen.status())))
+    /// still run there.
+    pub fn by_node(&self) -> BTreeMap<u32, Heard<'_>> {
+        by_node(self.hosts.iter().map(|(member, seen)| (member.host.id, seen.heard())))
     }
 
     /// The node that leads the highest ballot, with the way to its host.
@@ -94,7 +94,39 @@ impl Look {
     }
 }
 
+/// What was heard of a node at one look, for those who judge what it may be good for.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Heard<'a> {
+    /// It does not run.
+    Exited,
+    /// It runs and its pages do not answer: it may promise and accept all the same.
+    Silent,
+    Says(&'a NodeStatus),
+}
+
+impl<'a> Heard<'a> {
+    fn status(self) -> Option<&'a NodeStatus> {
+        match self {
+            Heard::Says(status) => Some(status),
+            Heard::Exited | Heard::Silent => None,
+        }
+    }
+}
+
+/// The statuses among what was heard.
+pub fn statuses<'a>(heard: &BTreeMap<u32, Heard<'a>>) -> impl Iterator<Item = &'a NodeStatus> {
+    heard.values().filter_map(|heard| heard.status())
+}
+
 impl Seen {
+    fn heard(&self) -> Heard<'_> {
+        match self {
+            Seen::Exited => Heard::Exited,
+            Seen::Silent => Heard::Silent,
+            Seen::Runs(status) => Heard::Says(status),
+        }
+    }
+
     pub fn status(&self) -> Option<&NodeStatus> {
         match self {
             Seen::Runs(status) => Some(status),
@@ -103,15 +135,14 @@ impl Seen {
     }
 }
 
-/// Statuses keyed by the node that speaks; hosts where nothing speaks by their id in the inventory.
-pub fn by_node<'a>(
-    seen: impl Iterator<Item = (u32, Option<&'a NodeStatus>)>,
-) -> BTreeMap<u32, Option<&'a NodeStatus>> {
+/// What was heard, keyed by the node that speaks; hosts where nothing speaks by their id in the
+/// inventory.
+pub fn by_node<'a>(seen: impl Iterator<Item = (u32, Heard<'a>)>) -> BTreeMap<u32, Heard<'a>> {
     let mut nodes = BTreeMap::new();
-    for (host, status) in seen {
-        match status {
-            Some(status) => drop(nodes.insert(status.id, Some(status))),
-            None => drop(nodes.entry(host).or_insert(None)),
+    for (host, heard) in seen {
+        match heard {
+            Heard::Says(status) => drop(nodes.insert(status.id, heard)),
+            Heard::Exited | Heard::Silent => drop(nodes.entry(host).or_insert(heard)),
         }
     }
     nodes

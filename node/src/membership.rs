@@ -280,8 +280,7 @@ impl Core {
             MemberCommand::Import(exported) => return self.import(&exported).map(Asked::Answer),
             MemberCommand::Meet(new) => {
                 let peer = new.id;
-                self.membership.introduced.insert(peer, new.member);
-                self.update_links();
+                self.introduce([(peer, new.member)].into())?;
                 self.node.ask(peer);
                 return Ok(Asked::Answer(json!({ "asks": peer.0 })));
             }
@@ -344,9 +343,18 @@ impl Core {
             return Ok(json!({ "removed_by": number, "news": true }));
         }
         let told = boot::configuration(&members).map_err(|error| format!("{error:#}"))?;
-        self.membership.introduced.extend(told.members);
-        self.update_links();
+        self.introduce(told.members)?;
         Ok(json!({ "configuration": known, "told_of": number, "news": true }))
+    }
+
+    /// Links to nodes that the log does not name (yet). One that no link can lead to is refused here:
+    /// among the others it would keep every later change of members from the links.
+    fn introduce(&mut self, members: BTreeMap<NodeId, Member>) -> Result<(), String> {
+        let strangers = Configuration { members, ..Configuration::default() };
+        self.links.check_members(&strangers).map_err(|error| error.to_string())?;
+        self.membership.introduced.extend(strangers.members);
+        self.update_links();
+        Ok(())
     }
 
     fn members_file(&self) -> Members {

@@ -107,7 +107,7 @@ fn ask_the_guard(
     hosts: &[&Host],
     facts: &BTreeMap<u32, Facts>,
 ) -> Result<(), Error> {
-    let seen = live::by_node(facts.iter().map(|(id, facts)| (*id, facts.status.as_ref())));
+    let seen = live::by_node(facts.iter().map(|(id, facts)| (*id, facts.heard())));
     let voters = guard::voters(&inventory.hosts, &seen, inventory.guard.max_lag_slots, None);
     let taken: BTreeSet<u32> = hosts.iter().map(|host| host.id).collect();
     guard::may_take(&voters, &taken).map_err(|refusal| {

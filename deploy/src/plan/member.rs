@@ -415,7 +415,7 @@ impl<'a> Scene<'a> {
 
     fn voters(&self) -> Vec<guard::Voter> {
         let inventory = self.wish.inventory;
-        let seen = live::by_node(self.facts.iter().map(|(id, facts)| (*id, facts.status.as_ref())));
+        let seen = live::by_node(self.facts.iter().map(|(id, facts)| (*id, facts.heard())));
         guard::voters(&inventory.hosts, &seen, inventory.guard.max_lag_slots, None)
     }
 
