@@ -103,9 +103,10 @@ measures: ## KEYS keys (default 1000000): snapshots, join, restart; ROUNDS of fa
 	FAILOVER_KILLS=$(or $(ROUNDS),50) FAILOVER_DROPS=$(or $(ROUNDS),50) HANDOVERS=$(or $(ROUNDS),50) cargo test --locked --release -p ctl \
 	  --test failover --test failover_dropped --test handover -- --nocapture --test-threads=1
 
+# PROFILE=sim builds longer and runs faster: for tens of thousands of seeds.
 sim: ## SEEDS simulated lives of the protocol, and of whole nodes (FROM=n: from that one), on all cores
-	SEEDS=$(SEEDS) cargo test --locked -p paxos --test simulator -- --nocapture seeds
-	SEEDS=$(SEEDS) cargo test --locked -p node --test simulator -- --nocapture seeds
+	SEEDS=$(SEEDS) cargo test --locked $(if $(PROFILE),--profile '$(PROFILE)') -p paxos --test simulator -- --nocapture seeds
+	SEEDS=$(SEEDS) cargo test --locked $(if $(PROFILE),--profile '$(PROFILE)') -p node --test simulator -- --nocapture seeds
 
 model: ## each model of the protocol to exhaustion or its bound; STATES=n states of each (0: all), ONLY=part of its name
 	STATES=$(or $(STATES),full) cargo test --locked -p paxos --test model -- --nocapture --test-threads=1

@@ -47,6 +47,8 @@ struct Facts {
     /// Highest ballot in a Promise that has left.
     spoken: Ballot,
     applied_below: Slot,
+    /// The durable book was found to hold all that is chosen below, and has not changed there since.
+    learned_below: Slot,
 }
 
 #[derive(Debug)]
@@ -84,6 +86,7 @@ impl Checker {
             snapshot_configuration: 0,
             spoken: Ballot::ZERO,
             applied_below: Slot::FIRST,
+            learned_below: Slot::FIRST,
         };
         Checker {
             configurations: vec![configuration],
@@ -253,7 +256,11 @@ impl Checker {
     /// These records of `node` are synced now.
     pub fn synced(&mut self, node: NodeId, records: &[Record]) {
         for record in records {
-            self.facts(node).durable.apply(record);
+            let facts = self.facts(node);
+            facts.durable.apply(record);
+            if let Some(slot) = record.slot() {
+                facts.learned_below = facts.learned_below.min(slot);
+            }
             if let Record::Accepted { slot, ballot, value } = record {
                 self.vote(node, *slot, *ballot, value);
             }
@@ -510,7 +517,8 @@ impl Checker {
 
     fn check_learned(&mut self, from: NodeId, first_unchosen: Slot) {
         let facts = &self.facts[&from];
-        let missing = facts.snapshot_below.max(Slot::FIRST).until(first_unchosen).find(|slot| {
+        let unchecked = facts.snapshot_below.max(facts.learned_below);
+        let missing = unchecked.until(first_unchosen).find(|slot| {
             let held = facts.durable.entries.get(slot).map(|(_, value)| value);
             held.is_none() || held != self.chosen.get(slot)
         });
@@ -519,6 +527,8 @@ impl Checker {
                 "{from} says that it knows all below {first_unchosen}, its disk does not hold slot {slot}"
             ));
         }
+        let facts = self.facts(from);
+        facts.learned_below = facts.learned_below.max(first_unchosen);
     }
 
     fn hint(&mut self, ballot: Ballot, hint: Slot) {
