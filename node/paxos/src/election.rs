@@ -15,6 +15,7 @@ use std::hash::{Hash, Hasher};
 
 use crate::ballot::{Ballot, NodeId, Slot};
 use crate::configuration::Configuration;
+use crate::lease::HASHED_MAX;
 use crate::message::Heartbeat;
 use crate::output::Deposed;
 use crate::settings::{ElectionStrategy, Settings};
@@ -96,8 +97,6 @@ pub(crate) struct Election {
 }
 
 const SENT_MAX: usize = 128;
-/// A search looks at no older heartbeats than these.
-const HASHED_MAX: usize = 2;
 const MINUTE_US: u64 = 60_000_000;
 
 impl Election {
@@ -151,13 +150,16 @@ impl Election {
         Some(self.sent[index].1)
     }
 
-    /// Whom this node follows, and how long ago it sent its latest heartbeats.
-    pub(crate) fn hash_followed<H: Hasher>(&self, now_us: u64, longest_us: u64, hasher: &mut H) {
-        self.followed.map(|followed| (followed.ballot, followed.can_choose)).hash(hasher);
-        let age_us = |at: u64| now_us.saturating_sub(at).min(longest_us);
-        let latest = self.sent.iter().rev().take(HASHED_MAX);
-        latest.for_each(|(_, at)| age_us(*at).hash(hasher));
-        age_us(self.last_tick_us).hash(hasher);
+    /// How long ago the latest heartbeats were sent, as far as a lease of `longest_us` may rest on
+    /// them.
+    pub(crate) fn hash_sent<H: Hasher>(&self, now_us: u64, longest_us: u64, hasher: &mut H) {
+        let latest = self.sent.iter().rev().take(HASHED_MAX as usize);
+        latest.for_each(|(_, at)| now_us.saturating_sub(*at).min(longest_us).hash(hasher));
+    }
+
+    pub(crate) fn hash_in_full<H: Hasher>(&self, hasher: &mut H) {
+        self.followed.map(|f| (f.ballot, f.heard_us, f.can_choose)).hash(hasher);
+        (&self.sent, self.last_tick_us).hash(hasher);
     }
 
     pub(crate) fn last_sequence(&self) -> u64 {

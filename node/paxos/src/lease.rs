@@ -24,6 +24,8 @@ use crate::settings::Limits;
 const DRIFT_PERCENT: u64 = 20;
 /// Taken off besides, for the resolution of the clocks.
 const MARGIN_US: u64 = 1_000;
+/// A search looks at no older heartbeats than so many.
+pub(crate) const HASHED_MAX: u64 = 2;
 
 /// How long a holder may count on a grant of `length_us`, from the sending of the heartbeat.
 pub(crate) fn counted_us(length_us: u64) -> u64 {
@@ -89,10 +91,12 @@ impl Granter {
         });
     }
 
-    /// What binds this acceptor, and for how long from now on.
-    pub(crate) fn hash_at<H: Hasher>(&self, now_us: u64, hasher: &mut H) {
-        let running = self.granted.filter(|granted| granted.until_us > now_us);
-        running.map(|granted| (granted.ballot, granted.until_us - now_us)).hash(hasher);
+    /// What binds this acceptor, and for how long from now on. A grant to the `last` ballot of all
+    /// binds nobody.
+    pub(crate) fn hash_at<H: Hasher>(&self, now_us: u64, last: Option<Ballot>, hasher: &mut H) {
+        let binds = |granted: &Granted| granted.until_us > now_us && Some(granted.ballot) != last;
+        let binding = self.granted.filter(binds);
+        binding.map(|granted| (granted.ballot, granted.until_us - now_us)).hash(hasher);
         (&self.queue, self.candidacy).hash(hasher);
     }
 
@@ -238,20 +242,19 @@ impl Holder {
         self.ballot
     }
 
-    /// The lease and the grants that it rests on, as they are worth from now on. What has been over
-    /// for `longest_us` is over.
-    pub(crate) fn hash_at<H: Hasher>(
-        &self,
-        now_us: u64,
-        longest_us: u64,
-        last_sequence: u64,
-        hasher: &mut H,
-    ) {
+    /// The lease and the grants that it rests on, as they are worth from now on. A grant that is
+    /// older than it is long counts for nothing any more, and is older than whatever still comes;
+    /// how much older than the newest heartbeat decides nothing beyond those that a search looks at.
+    /// For how long there has been no quorum is left out: a ballot that ends for it is one of which
+    /// nothing arrives any more.
+    pub(crate) fn hash_at<H: Hasher>(&self, now_us: u64, last_sequence: u64, hasher: &mut H) {
         (self.ballot, self.remaining_us(now_us)).hash(hasher);
-        self.without_us(now_us).min(longest_us).hash(hasher);
         for (node, grant) in &self.grants {
-            let age_us = now_us.saturating_sub(grant.sent_us).min(longest_us);
-            (node, last_sequence - grant.sequence, age_us, grant.length_us).hash(hasher);
+            let age_us = now_us.saturating_sub(grant.sent_us);
+            if age_us < grant.length_us {
+                let older = (last_sequence - grant.sequence).min(HASHED_MAX);
+                (node, older, age_us, grant.length_us).hash(hasher);
+            }
         }
     }
 

@@ -148,15 +148,16 @@ impl Replica {
     /// declare from here on while time stands still, and with nothing of its clocks, chances and
     /// statistics: two replicas that hash alike answer alike. Left out is also who is believed to
     /// lack what, which decides only when a chosen entry is sent again. For a search that must know
-    /// which states it has seen.
-    pub fn hash_standing<H: Hasher>(&self, hasher: &mut H) {
+    /// which states it has seen. `begins`: whether own ballots may still begin, which have to be
+    /// above every other.
+    pub fn hash_standing<H: Hasher>(&self, begins: bool, hasher: &mut H) {
         self.configuration.hash(hasher);
         self.former.as_ref().map(|former| former.number).hash(hasher);
         self.acceptor.hash_standing(self.learner.first_unchosen, hasher);
         self.proposer.hash_standing(hasher);
         self.learner.hash(hasher);
         self.reads.hash(hasher);
-        self.highest_seen.hash(hasher);
+        begins.then_some(self.highest_seen).hash(hasher);
         self.batch_count.hash(hasher);
         for withheld in &self.withheld {
             withheld.after.0.saturating_sub(self.synced.0).hash(hasher);
@@ -166,13 +167,34 @@ impl Replica {
     }
 
     /// The same for what passes with time: grants, leases, handovers. All of it relative to `now`,
-    /// so that it does not matter when something happened, only how long ago.
-    pub fn hash_leases<H: Hasher>(&self, now: Now, hasher: &mut H) {
-        let longest_us = self.settings.grant_us();
-        self.granter.hash_at(now.mono_us, hasher);
-        self.holder.hash_at(now.mono_us, longest_us, self.election.last_sequence(), hasher);
-        self.election.hash_followed(now.mono_us, longest_us, hasher);
+    /// so that it does not matter when something happened, only how long ago; and nothing of what
+    /// is over. Who has which slot counts only while a handover may still wait for it. `last`: no
+    /// ballot above this one will ever begin, so that a grant to it keeps nobody waiting.
+    pub fn hash_leases<H: Hasher>(
+        &self,
+        now: Now,
+        last: Option<Ballot>,
+        hands_over: bool,
+        hasher: &mut H,
+    ) {
+        self.granter.hash_at(now.mono_us, last, hasher);
+        self.holder.hash_at(now.mono_us, self.election.last_sequence(), hasher);
+        // A heartbeat of the promised ballot or above makes its sender the one that is followed.
+        let promised = self.acceptor.promised();
+        let matters = |ballot: Ballot| ballot > promised || self.granter.candidacy_waits();
+        self.election.followed().filter(|(_, ballot)| matters(*ballot)).hash(hasher);
         self.released.map(|released| released.successor()).hash(hasher);
+        if let Proposer::Leading(leading) = &self.proposer {
+            self.election.hash_sent(now.mono_us, self.settings.grant_us(), hasher);
+            hands_over.then(|| leading.hash_deliveries(hasher));
+        }
+    }
+
+    /// The same with nothing left out: what is over, who is followed, every clock as it stands. For
+    /// a search that is to show that what the other leaves out decides nothing.
+    pub fn hash_leases_in_full<H: Hasher>(&self, now: Now, hasher: &mut H) {
+        (now.mono_us, &self.granter, &self.holder, self.released).hash(hasher);
+        self.election.hash_in_full(hasher);
         if let Proposer::Leading(leading) = &self.proposer {
             leading.hash_deliveries(hasher);
         }

@@ -31,7 +31,13 @@ pub struct Bounds {
     /// The voters of the next configurations, in this order.
     pub changes: &'static [&'static [u32]],
     pub leases: Option<Leases>,
+    /// What can decide nothing is left out. Without that a search needs bounds on all that happens,
+    /// and is for comparison.
+    pub reduced: bool,
 }
+
+/// As often as it likes.
+pub const ENDLESS: u8 = u8::MAX;
 
 /// Leases, and with them time. It passes in steps, at all nodes at once.
 #[derive(Clone, Debug)]
@@ -42,14 +48,15 @@ pub struct Leases {
     pub rates: &'static [u64],
     /// Heartbeats of one ballot that may be under way, the newest.
     pub heartbeats: u64,
+    /// Heartbeats after each ballot's first, and steps of time.
+    pub beats: u8,
+    pub passes: u8,
     pub releases: u8,
     /// Grants may be late, and answer an older heartbeat; else they arrive at once, which is the
     /// worst case as long as more grants only lengthen a lease.
     pub late_grants: bool,
     /// A store is read at one moment, and the lease is asked at another.
     pub torn_reads: bool,
-    /// The shell takes a lease of any ballot for the one under which it has read.
-    pub any_ballot: bool,
 }
 
 pub(super) const NOTHING: Bounds = Bounds {
@@ -67,16 +74,18 @@ pub(super) const NOTHING: Bounds = Bounds {
     reads: 0,
     changes: &[],
     leases: None,
+    reduced: true,
 };
 
 pub(super) const NO_DRIFT: Leases = Leases {
     steps: 1,
     rates: &[],
     heartbeats: 1,
+    beats: ENDLESS,
+    passes: ENDLESS,
     releases: 0,
     late_grants: false,
     torn_reads: false,
-    any_ballot: false,
 };
 
 impl Bounds {
@@ -125,8 +134,11 @@ impl Bounds {
             );
         }
         if let Some(leases) = &self.leases {
-            words
-                .push(format!("leases of {} steps, heartbeats and time without end", leases.steps));
+            words.push(format!("leases of {} steps", leases.steps));
+            words.push(match (leases.beats, leases.passes) {
+                (ENDLESS, ENDLESS) => "heartbeats and time without end".to_owned(),
+                (beats, passes) => format!("{beats} heartbeats besides the first, {passes} steps"),
+            });
             if !leases.rates.is_empty() {
                 words.push(format!("clocks at {:?} tenths", leases.rates));
             }
@@ -185,9 +197,10 @@ pub(super) const READS: Bounds = Bounds { name: "paxos: quorum reads", reads: 2,
 
 pub const MEMBERSHIP: &[Model] = &[
     Model { bounds: SHRINK, states_max: 0 },
-    Model { bounds: SHRINK_CRASH, states_max: 30_000_000 },
-    Model { bounds: SMALL_GROUP, states_max: 30_000_000 },
-    Model { bounds: REPLACE, states_max: 30_000_000 },
+    Model { bounds: SHRINK_CRASH, states_max: 0 },
+    Model { bounds: SMALL_GROUP, states_max: 0 },
+    Model { bounds: REPLACE, states_max: 0 },
+    Model { bounds: REPLACE_TAKEN_OVER, states_max: 30_000_000 },
     Model { bounds: TWO_CHANGES, states_max: 30_000_000 },
 ];
 
@@ -217,33 +230,47 @@ pub(super) const SMALL_GROUP: Bounds = Bounds {
     learning: true,
     ..NOTHING
 };
+/// Only one of the three stays. Whoever leads makes the change and goes on; then a new voter begins.
 pub(super) const REPLACE: Bounds = Bounds {
     name: "membership: {1,2,3} to {1,4,5}",
     learners: &[4, 5],
-    proposers: &[1, 2, 4],
+    order: &[1, 4],
     changes: &[&[1, 4, 5]],
     learning: true,
     ..NOTHING
 };
+/// The same; another of the old ones begins meanwhile.
+pub(super) const REPLACE_TAKEN_OVER: Bounds =
+    Bounds { name: "membership: {1,2,3} to {1,4,5}, two of the old", order: &[1, 2], ..REPLACE };
+/// One leader makes both, and goes on twice.
 pub(super) const TWO_CHANGES: Bounds = Bounds {
     name: "membership: {1,2,3} to {1,2,4} to {1,4}",
     learners: &[4],
-    proposers: &[1, 2],
+    order: &[1],
+    ballots: 1,
     changes: &[&[1, 2, 4], &[1, 4]],
     learning: true,
     ..NOTHING
 };
 
 pub const LEASES: &[Model] = &[
-    Model { bounds: LEASE, states_max: 30_000_000 },
-    Model { bounds: LEASE_RESTART, states_max: 30_000_000 },
-    Model { bounds: LEASE_HANDOVER, states_max: 30_000_000 },
-    Model { bounds: LEASE_DRIFT, states_max: 30_000_000 },
-    Model { bounds: LEASE_LATE, states_max: 30_000_000 },
-    Model { bounds: LEASE_TORN, states_max: 10_000_000 },
+    Model { bounds: LEASE, states_max: 0 },
+    Model { bounds: LEASE_TWO_STEPS, states_max: 0 },
+    Model { bounds: LEASE_RESTART, states_max: 0 },
+    Model { bounds: LEASE_HANDOVER, states_max: 0 },
+    Model { bounds: LEASE_HANDOVER_LATE, states_max: 30_000_000 },
+    Model { bounds: LEASE_HANDOVER_RESTART, states_max: 30_000_000 },
+    Model { bounds: LEASE_DRIFT, states_max: 0 },
+    Model { bounds: LEASE_DRIFT_TWO_STEPS, states_max: 30_000_000 },
+    Model { bounds: LEASE_LATE, states_max: 0 },
+    Model { bounds: LEASE_TORN, states_max: 30_000_000 },
+    Model { bounds: LEASE_CHANGE, states_max: 30_000_000 },
+    Model { bounds: LEASE_SHRINK, states_max: 30_000_000 },
 ];
 
 pub(super) const LEASE: Bounds = Bounds { name: "leases", leases: Some(NO_DRIFT), ..NOTHING };
+pub(super) const LEASE_TWO_STEPS: Bounds =
+    Bounds { name: "leases: two steps", leases: Some(Leases { steps: 2, ..NO_DRIFT }), ..NOTHING };
 pub(super) const LEASE_RESTART: Bounds =
     Bounds { name: "leases: a power failure", crashes: 1, leases: Some(NO_DRIFT), ..NOTHING };
 pub(super) const LEASE_HANDOVER: Bounds = Bounds {
@@ -251,9 +278,24 @@ pub(super) const LEASE_HANDOVER: Bounds = Bounds {
     leases: Some(Leases { releases: 1, ..NO_DRIFT }),
     ..NOTHING
 };
+/// Whoever hands over goes on, and its Release is late.
+pub(super) const LEASE_HANDOVER_LATE: Bounds =
+    Bounds { name: "leases: a late Release", order: &[1, 1, 2], ballots: 3, ..LEASE_HANDOVER };
+pub(super) const LEASE_HANDOVER_RESTART: Bounds = Bounds {
+    name: "leases: a handover and a power failure",
+    order: &[1, 2],
+    crashes: 1,
+    ..LEASE_HANDOVER
+};
 pub(super) const LEASE_DRIFT: Bounds = Bounds {
     name: "leases: drift at the bound",
     leases: Some(Leases { rates: &[8], ..NO_DRIFT }),
+    ..NOTHING
+};
+/// 16 ms of the holder's clock are 20 ms of the granters', and a lease of 20 ms lasts 15.
+pub(super) const LEASE_DRIFT_TWO_STEPS: Bounds = Bounds {
+    name: "leases: drift at the bound, two steps",
+    leases: Some(Leases { steps: 2, rates: &[8], ..NO_DRIFT }),
     ..NOTHING
 };
 pub(super) const LEASE_LATE: Bounds = Bounds {
@@ -261,10 +303,62 @@ pub(super) const LEASE_LATE: Bounds = Bounds {
     leases: Some(Leases { heartbeats: 2, late_grants: true, ..NO_DRIFT }),
     ..NOTHING
 };
+/// A lease lost, and won again in another ballot.
 pub(super) const LEASE_TORN: Bounds = Bounds {
     name: "leases: a read apart from its check",
-    proposers: &[1, 2],
+    order: &[1, 2, 1],
     ballots: 3,
     leases: Some(Leases { torn_reads: true, ..NO_DRIFT }),
     ..NOTHING
 };
+/// A quorum of the new configuration needs nobody who has granted in the old one.
+pub(super) const LEASE_CHANGE: Bounds = Bounds {
+    name: "leases: {1,2} to {1,3,4}",
+    voters: &[1, 2],
+    learners: &[3, 4],
+    order: &[1, 3],
+    changes: &[&[1, 3, 4]],
+    learning: true,
+    leases: Some(NO_DRIFT),
+    ..NOTHING
+};
+pub(super) const LEASE_SHRINK: Bounds = Bounds {
+    name: "leases: {1,2,3} to {1,2}",
+    order: &[1, 2],
+    changes: &[&[1, 2]],
+    learning: true,
+    leases: Some(NO_DRIFT),
+    ..NOTHING
+};
+
+/// Small enough for a search that leaves nothing out.
+pub const COMPARED: &[Bounds] = &[
+    Bounds {
+        name: "compared: one ballot",
+        order: &[1],
+        ballots: 1,
+        leases: Some(Leases { beats: 1, passes: 2, ..NO_DRIFT }),
+        ..NOTHING
+    },
+    Bounds {
+        name: "compared: two ballots",
+        voters: &[1, 2],
+        leases: Some(Leases { beats: 1, passes: 2, ..NO_DRIFT }),
+        ..NOTHING
+    },
+    Bounds {
+        name: "compared: a handover",
+        voters: &[1, 2],
+        order: &[1, 2],
+        leases: Some(Leases { beats: 0, passes: 1, releases: 1, ..NO_DRIFT }),
+        ..NOTHING
+    },
+    Bounds {
+        name: "compared: late grants",
+        voters: &[1, 2],
+        order: &[1],
+        ballots: 1,
+        leases: Some(Leases { beats: 2, passes: 2, heartbeats: 2, late_grants: true, ..NO_DRIFT }),
+        ..NOTHING
+    },
+];

@@ -45,6 +45,8 @@ pub enum Call {
     HandOver(u32),
     /// No power will fail any more: what is on its disk decides nothing.
     ForgetDisk,
+    /// No ballot above this one will ever begin.
+    Last(Ballot),
 }
 
 /// What a call did.
@@ -143,6 +145,8 @@ struct Node {
     disk: Option<Disk>,
     unsynced: Vec<Record>,
     hung: bool,
+    /// No ballot above this one will ever begin.
+    last: Option<Ballot>,
     incarnation: u64,
     written: u64,
     now_us: u64,
@@ -245,8 +249,17 @@ impl Lab {
         match call {
             Call::Deliver(number) => {
                 let mut envelope = self.network.get(number).clone();
-                if let Message::Grant { sequence, .. } = &mut envelope.message {
-                    *sequence = (node.sequence + 1).checked_sub(*sequence)?;
+                match &mut envelope.message {
+                    Message::Grant { sequence, .. } => {
+                        *sequence = (node.sequence + 1).checked_sub(*sequence)?;
+                    }
+                    // It would be heard and not answered; it waits for what a restart may forget.
+                    Message::Heartbeat(Heartbeat { leading, asks_grant: true, .. })
+                        if node.hung && leading.unwrap_or_default() < node.view.promised =>
+                    {
+                        return None;
+                    }
+                    _ => {}
                 }
                 let led = node.replica.leading().is_some();
                 node.replica.step(now, envelope, &mut output);
@@ -282,7 +295,9 @@ impl Lab {
             Call::Crash(kept) => {
                 let mut disk = node.disk.take().unwrap_or_default();
                 node.unsynced.iter().take(usize::from(kept)).for_each(|record| disk.take(record));
+                let last = node.last;
                 node = self.start(id, Some(disk), node.incarnation + 1, node.now_us);
+                node.last = last;
             }
             Call::Beat => node.replica.tick(now, &mut output),
             Call::Pass => {
@@ -294,6 +309,7 @@ impl Lab {
                 node.replica.hand_over(now, Some(NodeId(to)), &mut output).ok()?;
             }
             Call::ForgetDisk => node.disk = None,
+            Call::Last(ballot) => node.last = Some(ballot),
         }
         let step = self.settle(&mut node, output);
         Some((node, step))
@@ -444,6 +460,7 @@ impl Lab {
             disk,
             unsynced: Vec::new(),
             hung: false,
+            last: None,
             incarnation,
             written,
             now_us,
@@ -456,10 +473,19 @@ impl Lab {
     fn intern(&mut self, mut node: Node) -> u32 {
         let mut print = Print::default();
         node.replica.id().hash(&mut print);
-        node.replica.hash_standing(&mut print);
-        (&node.disk, &node.unsynced, node.hung, node.incarnation).hash(&mut print);
-        if self.bounds.leases.is_some() {
-            node.replica.hash_leases(node.now(), &mut print);
+        let reduced = self.bounds.reduced;
+        node.replica.hash_standing(node.last.is_none(), &mut print);
+        (&node.disk, &node.unsynced, node.hung, node.last).hash(&mut print);
+        if self.names_batches() || !reduced {
+            node.incarnation.hash(&mut print);
+        }
+        match &self.bounds.leases {
+            Some(leases) if reduced => {
+                let hands_over = leases.releases > 0;
+                node.replica.hash_leases(node.now(), node.last, hands_over, &mut print);
+            }
+            Some(_) => node.replica.hash_leases_in_full(node.now(), &mut print),
+            None => {}
         }
         let nodes = &mut self.nodes;
         *self.by_print.entry(print.wide()).or_insert_with(|| {
@@ -467,6 +493,11 @@ impl Lab {
             nodes.push(node);
             nodes.len() as u32 - 1
         })
+    }
+
+    /// Only the names of batches and changes tell one process of a node from the next.
+    fn names_batches(&self) -> bool {
+        self.bounds.batches > 0 || !self.bounds.changes.is_empty()
     }
 
     fn value_number(&mut self, value: Value) -> u16 {

@@ -49,6 +49,11 @@ impl fmt::Display for Report {
 
 /// Explores the model to exhaustion, or until so many states were expanded (0: no bound).
 pub fn search(bounds: &Bounds, states_max: usize) -> Report {
+    explore(bounds, states_max, |_, _| {})
+}
+
+/// The same, and shows every state.
+pub fn explore(bounds: &Bounds, states_max: usize, mut show: impl FnMut(&World, &Lab)) -> Report {
     let started = Instant::now();
     let mut lab = Lab::new(bounds.clone());
     let mut report = Report::default();
@@ -69,6 +74,7 @@ pub fn search(bounds: &Bounds, states_max: usize) -> Report {
             break;
         }
         report.states += 1;
+        show(&world, &lab);
         report.two_leaders += usize::from(world.leaders(&lab) > 1);
         report.leased += usize::from(world.leased(&lab) > 0);
         report.declared_max = report.declared_max.max(world.declared());

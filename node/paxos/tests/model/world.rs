@@ -3,7 +3,9 @@
 
 use paxos::{Ballot, Envelope, Message, NodeId, Slot, Value};
 
+use super::bounds::ENDLESS;
 use super::local::{Call, Lab, Step};
+use super::print::Print;
 
 const NODES_MAX: usize = 5;
 const SLOTS_MAX: usize = 10;
@@ -47,6 +49,9 @@ pub struct World {
     reads: u8,
     crashes: u8,
     releases: u8,
+    /// Counted only where they are bounded.
+    beats: u8,
+    passes: u8,
     hung: u8,
 }
 
@@ -68,6 +73,8 @@ impl World {
             reads: 0,
             crashes: 0,
             releases: 0,
+            beats: 0,
+            passes: 0,
             hung: IDLE,
         }
     }
@@ -87,6 +94,18 @@ impl World {
 
     pub fn leased(&self, lab: &Lab) -> usize {
         self.places(lab).filter(|at| lab.view(self.nodes[*at]).leased.is_some()).count()
+    }
+
+    /// What can be seen from outside, so that two searches can be compared state by state.
+    pub fn seen_from_outside(&self, lab: &Lab) -> u128 {
+        let nodes = self.places(lab).map(|at| lab.view(self.nodes[at]));
+        let nodes: Vec<_> = nodes
+            .map(|v| (v.promised, v.preparing, v.leading, v.leased, v.first_unchosen))
+            .collect();
+        let declared = self.declared.iter().filter(|value| **value != OPEN);
+        let declared: Vec<&Value> = declared.map(|value| lab.value(*value)).collect();
+        let counted = (self.ballots, self.releases);
+        Print::of(&(nodes, declared, counted))
     }
 
     fn places(&self, lab: &Lab) -> std::ops::Range<usize> {
@@ -130,7 +149,7 @@ impl World {
                 actions.push(Action::Read(place));
             }
             let Some(leases) = &bounds.leases else { continue };
-            if !view.beaten {
+            if !view.beaten && (leases.beats == ENDLESS || self.beats < leases.beats) {
                 actions.push(Action::Beat(place));
             }
             if self.releases < leases.releases {
@@ -142,7 +161,8 @@ impl World {
                 actions.push(Action::Peek(place));
             }
         }
-        if bounds.leases.is_some() {
+        let passes = bounds.leases.as_ref().map_or(0, |leases| leases.passes);
+        if passes == ENDLESS || self.passes < passes {
             actions.push(Action::Pass);
         }
     }
@@ -192,8 +212,16 @@ impl World {
                 }
                 crashed
             }
-            Action::Beat(at) => world.call(usize::from(at), Call::Beat, lab),
-            Action::Pass => world.pass(lab),
+            Action::Beat(at) => {
+                let is_counted = lab.bounds.leases.as_ref().is_some_and(|l| l.beats != ENDLESS);
+                world.beats += u8::from(is_counted);
+                world.call(usize::from(at), Call::Beat, lab)
+            }
+            Action::Pass => {
+                let is_counted = lab.bounds.leases.as_ref().is_some_and(|l| l.passes != ENDLESS);
+                world.passes += u8::from(is_counted);
+                world.pass(lab)
+            }
             Action::HandOver(at, to) => {
                 world.releases += 1;
                 world.call(usize::from(at), Call::HandOver(u32::from(to) + 1), lab)
@@ -210,10 +238,17 @@ impl World {
         if world.ballots > lab.bounds.ballots {
             return None;
         }
+        // Where the configuration changes, leaders go on in ballots that are not counted.
+        let is_last = world.ballots == lab.bounds.ballots && self.ballots < world.ballots;
+        if is_last && lab.bounds.changes.is_empty() && lab.bounds.reduced {
+            world.close(lab)?;
+        }
         if let Err(violation) = world.check_leases(lab) {
             return Some(Err(violation));
         }
-        world.forget_dead(lab);
+        if lab.bounds.reduced {
+            world.forget_dead(lab);
+        }
         Some(Ok(world))
     }
 
@@ -227,7 +262,20 @@ impl World {
         (self.nodes != before).then_some(Ok(()))
     }
 
+    /// The last ballot has begun: how high the others are decides nothing any more.
+    fn close(&mut self, lab: &mut Lab) -> Option<()> {
+        let promised = self.places(lab).map(|at| lab.view(self.nodes[at]).promised);
+        let last = promised.max()?;
+        for at in self.places(lab) {
+            self.call(at, Call::Last(last), lab)?.ok()?;
+        }
+        Some(())
+    }
+
     fn forget_disks(&mut self, but: Option<usize>, lab: &mut Lab) -> Option<()> {
+        if !lab.bounds.reduced {
+            return Some(());
+        }
         for at in self.places(lab).filter(|at| Some(*at) != but) {
             self.call(at, Call::ForgetDisk, lab)?.ok()?;
         }
@@ -356,7 +404,9 @@ impl World {
     /// Whoever has a lease has applied all that anybody has acknowledged, and is the only one. (It
     /// covers reads that wait behind a pause: a lease only shrinks meanwhile.)
     fn check_leases(&self, lab: &Lab) -> Result<(), String> {
-        let Some(leases) = &lab.bounds.leases else { return Ok(()) };
+        if lab.bounds.leases.is_none() {
+            return Ok(());
+        }
         let last = self.last_declared();
         let mut holder = None;
         for at in self.places(lab) {
@@ -371,7 +421,7 @@ impl World {
             }
             if let Some((place, under)) = self.peeked
                 && usize::from(place) == at
-                && (under == ballot || leases.any_ballot)
+                && under == ballot
             {
                 return Err(format!("n{} serves what it read under {under} before", at + 1));
             }
