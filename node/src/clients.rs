@@ -106,8 +106,6 @@ pub struct Session {
     readonly_from: Option<Sequence>,
     /// The slot of the last write that was answered.
     pub last_write_slot: u64,
-    /// When the oldest held request is refused.
-    pub held_until_us: u64,
     /// Close once every request so far has its reply.
     closes_when_idle: bool,
     held: VecDeque<Held>,
@@ -143,7 +141,6 @@ impl Session {
             values_pending: 0,
             readonly_from: None,
             last_write_slot: 0,
-            held_until_us: 0,
             closes_when_idle: false,
             held: VecDeque::new(),
             held_bytes: 0,
@@ -199,6 +196,12 @@ impl Session {
         }
         self.closing |= self.closes_when_idle && self.pending.is_empty();
         taken
+    }
+
+    /// When the first of the held requests came in. Those behind it came later, whatever became of
+    /// those before it.
+    pub fn held_since_us(&self) -> Option<u64> {
+        self.held.front().map(|held| self.arrived_us(held.sequence))
     }
 
     /// Whether a request waits for its reply.
@@ -348,12 +351,10 @@ impl Clients {
         dirty
     }
 
-    /// Holds a request back, behind those held before. It is refused at `until_us`, unless an
-    /// earlier one is refused before.
-    pub fn hold(&mut self, id: SessionId, held: Held, until_us: u64) {
+    /// Holds a request back, behind those held before.
+    pub fn hold(&mut self, id: SessionId, held: Held) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         if session.held.is_empty() {
-            session.held_until_us = until_us;
             self.holding.push(id);
         }
         session.held_bytes += held.len_bytes();
@@ -361,7 +362,7 @@ impl Clients {
     }
 
     /// Holds requests back that were taken before everything that is held now.
-    pub fn hold_first(&mut self, id: SessionId, requests: Vec<Held>, until_us: u64) {
+    pub fn hold_first(&mut self, id: SessionId, requests: Vec<Held>) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
         if requests.is_empty() {
             return;
@@ -369,7 +370,6 @@ impl Clients {
         if session.held.is_empty() {
             self.holding.push(id);
         }
-        session.held_until_us = until_us;
         for held in requests.into_iter().rev() {
             session.held_bytes += held.len_bytes();
             session.held.push_front(held);

@@ -398,7 +398,7 @@ impl Node {
         // Backwards, as each goes in front of what is held already.
         for id in output.reads_refused.into_iter().rev() {
             let waiting = self.reads_under_way.remove(&id).unwrap_or_default();
-            self.redirect_reads(now, waiting);
+            self.redirect_reads(waiting);
         }
         for id in output.lost {
             self.verdicts.push((id, Verdict::Lost));
@@ -419,9 +419,9 @@ impl Node {
             self.deposed_us = now.mono_us;
             // Nothing of the open batch was proposed, and no round has begun for these reads: they
             // are taken again, in order, by whatever rules now.
-            self.reopen_items(now);
+            self.reopen_items();
             let waiting = std::mem::take(&mut self.reads);
-            self.redirect_reads(now, waiting);
+            self.redirect_reads(waiting);
         }
     }
 

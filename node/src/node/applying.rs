@@ -142,10 +142,10 @@ impl Node {
             }
             let (session, work, before) = (read.session, read.work, client.reply_bytes());
             if work == Work::Slices {
-                postponed.extend(self.begin_search(now, reading, read));
+                postponed.extend(self.begin_search(reading, read));
                 continue;
             }
-            self.serve_read(now, reading, read);
+            self.serve_read(reading, read);
             let after = self.clients.get(session).map_or(before, Session::reply_bytes);
             let spent = after.saturating_sub(before) + READ_BYTES_LEAST;
             // Its work says nothing about its reply: the last of this turn.
@@ -185,15 +185,10 @@ impl Node {
     }
 
     /// Begins a read that takes several turns; gives it back if the log has to come further first.
-    fn begin_search(
-        &mut self,
-        now: Now,
-        reading: Reading,
-        read: WaitingRead,
-    ) -> Option<WaitingRead> {
+    fn begin_search(&mut self, reading: Reading, read: WaitingRead) -> Option<WaitingRead> {
         match self.store.begin_search(reading, &read.argv[1]) {
             Ok(search) => self.searches.push_back((read, search)),
-            Err(_past_deadline) if self.clock.is_none() => self.redirect_reads(now, vec![read]),
+            Err(_past_deadline) if self.clock.is_none() => self.redirect_reads(vec![read]),
             Err(_past_deadline) => {
                 self.mark_wanted = true;
                 return Some(read);
@@ -225,7 +220,7 @@ impl Node {
         false
     }
 
-    fn serve_read(&mut self, now: Now, reading: Reading, read: WaitingRead) {
+    fn serve_read(&mut self, reading: Reading, read: WaitingRead) {
         let arguments: Vec<&[u8]> = read.argv.iter().map(|argument| &argument[..]).collect();
         let result = self.store.read(reading, &arguments);
         let Some(client) = self.clients.get_mut(read.session) else { return };
@@ -236,7 +231,7 @@ impl Node {
             }
             // The key's time is up, but the log does not say so yet: the read takes a place in the
             // log, behind a time mark. A node that no longer leads has no log to take a place in.
-            Err(_past_deadline) if self.clock.is_none() => self.redirect_reads(now, vec![read]),
+            Err(_past_deadline) if self.clock.is_none() => self.redirect_reads(vec![read]),
             Err(_past_deadline) => {
                 client.reads_pending -= 1;
                 client.writes_pending += 1;

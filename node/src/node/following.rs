@@ -74,7 +74,7 @@ impl Node {
         let id = ReadId(self.next_read);
         match self.replica.read_at_follower(now, id, &mut self.output) {
             Ok(()) => drop(self.reads_under_way.insert(id, waiting)),
-            Err(_nobody_to_ask) => self.redirect_reads(now, waiting),
+            Err(_nobody_to_ask) => self.redirect_reads(waiting),
         }
     }
 
@@ -92,7 +92,7 @@ impl Node {
             let waiting = std::mem::replace(&mut self.reads_under_way, later);
             // Backwards, as each goes in front of what is held already.
             for reads in waiting.into_values().rev() {
-                self.redirect_reads(now, reads);
+                self.redirect_reads(reads);
             }
         }
         if !self.was_up_to_date {

@@ -71,9 +71,8 @@ impl Node {
         let waits_behind = self.clients.get(session).is_some_and(|session| session.has_held());
         if waits_behind || !self.take(now, session, sequence, spec, argv) {
             let argv = argv.iter().map(|argument| Bytes::copy_from_slice(argument)).collect();
-            let until_us = now.mono_us + self.behaviour.hold_ms * 1_000;
             let request = Request::Command(argv);
-            self.clients.hold(session, Held { sequence, request }, until_us);
+            self.clients.hold(session, Held { sequence, request });
         }
     }
 

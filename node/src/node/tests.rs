@@ -1,6 +1,8 @@
 //! The node without its sockets: what becomes of requests when their slot, their leader or their
 //! reader lets them wait.
 
+mod holding;
+
 use config::FollowerReads;
 use paxos::{
     Ballot, BatchId, Configuration, Envelope, Heartbeat, Member, Message, NodeId, Now, Output,

@@ -198,8 +198,7 @@ impl Node {
             false => self.take_request(now, id, sequence, request),
         };
         if let Some(request) = left {
-            let until_us = now.mono_us + self.behaviour.hold_ms * 1_000;
-            self.clients.hold(id, Held { sequence, request }, until_us);
+            self.clients.hold(id, Held { sequence, request });
         }
     }
 

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 
 use paxos::Now;
 
-use super::{Item, ItemKind, Node, ReadPath, WaitingRead};
+use super::{Item, ItemKind, Node, WaitingRead};
 use crate::batch::Batch;
 use crate::clients::{Held, Request, Sequence, SessionId};
 use crate::resp::Reply;
@@ -26,8 +26,10 @@ impl Node {
         }
     }
 
-    /// Refuses what was held for too long: surely not done. Every later request that its connection
-    /// has already sent is refused with it.
+    /// Refuses what came in too long ago and is still held: surely not done. Every later request that
+    /// its connection has already sent is refused with it. Time counts from the arrival of each
+    /// request: one that was taken, and comes back because this node leads no more, does not begin
+    /// anew, and one that stood behind others has its own time once those are gone.
     pub(super) fn refuse_overdue(&mut self, now: Now) {
         if !self.clients.has_holding() {
             return;
@@ -49,7 +51,9 @@ impl Node {
             let Some(client) = self.clients.get(session) else { continue };
             // What waits for replies of its own connection is not overdue: they will come.
             let waits_for_own = client.writes_pending > 0 || client.reads_pending > 0;
-            if waits_for_own || client.held_until_us > now.mono_us {
+            let hold_us = self.behaviour.hold_ms * 1_000;
+            let is_due = client.held_since_us().is_some_and(|us| us + hold_us <= now.mono_us);
+            if waits_for_own || !is_due {
                 self.clients.still_holding(session);
                 continue;
             }
@@ -81,7 +85,7 @@ impl Node {
     }
 
     /// Puts the requests of the open batch back to where they are held.
-    pub(super) fn reopen_items(&mut self, now: Now) {
+    pub(super) fn reopen_items(&mut self) {
         let payload = std::mem::take(&mut self.open).finish(0, 0);
         let items = std::mem::take(&mut self.open_items);
         let mut batch = Batch::read(&payload).expect("this node's own bytes");
@@ -106,29 +110,23 @@ impl Node {
             }
             by_session.entry(session).or_default().push(Held { sequence, request });
         }
-        let until_us = now.mono_us + self.behaviour.hold_ms * 1_000;
         for (session, held) in by_session {
-            self.clients.hold_first(session, held, until_us);
+            self.clients.hold_first(session, held);
         }
     }
 
     /// These reads cannot be served here any more. They have no effect, so they may start again.
-    pub(super) fn redirect_reads(&mut self, now: Now, waiting: Vec<WaitingRead>) {
-        let afresh_us = now.mono_us + self.behaviour.hold_ms * 1_000;
-        let mut by_session: BTreeMap<SessionId, (u64, Vec<Held>)> = BTreeMap::new();
-        for WaitingRead { session, sequence, argv, path, .. } in waiting {
+    pub(super) fn redirect_reads(&mut self, waiting: Vec<WaitingRead>) {
+        let mut by_session: BTreeMap<SessionId, Vec<Held>> = BTreeMap::new();
+        for WaitingRead { session, sequence, argv, .. } in waiting {
             if let Some(client) = self.clients.get_mut(session) {
                 client.reads_pending -= 1;
             }
             let request = Request::Command(argv);
-            let (until_us, held) = by_session.entry(session).or_insert((afresh_us, Vec::new()));
-            if let ReadPath::Follower { until_us: own_us } = path {
-                *until_us = own_us.min(*until_us);
-            }
-            held.push(Held { sequence, request });
+            by_session.entry(session).or_default().push(Held { sequence, request });
         }
-        for (session, (until_us, held)) in by_session {
-            self.clients.hold_first(session, held, until_us);
+        for (session, held) in by_session {
+            self.clients.hold_first(session, held);
         }
     }
 }
