@@ -26,8 +26,10 @@ pub struct Handovers {
 pub struct Leaving {
     /// It stops at the latest then.
     by_us: Option<u64>,
-    /// It led when it was told to stop, and has found somebody to hand over to.
+    /// It led when it was told to stop, and somebody is to lead in its place.
     awaits_successor: bool,
+    /// It led when it was told to stop, and a change of the members comes first.
+    awaits_change: bool,
 }
 
 impl Leaving {
@@ -38,8 +40,21 @@ impl Leaving {
         }
         self.by_us = Some(now.mono_us + LEAVE_US_MAX);
         let handed = node.hand_over(now, None);
-        self.awaits_successor = handed.is_ok();
+        self.awaits_successor = matches!(handed, Ok(_) | Err(HandoverRefusal::UnderWay { .. }));
+        self.awaits_change = handed == Err(HandoverRefusal::ChangeUnderWay);
         Some(handed)
+    }
+
+    /// Hands over once the change is done that came first. To be called at each tick; says whom to,
+    /// or why to nobody, when it has.
+    pub fn go_on(&mut self, node: &mut Node, now: Now) -> Option<AfterChange> {
+        if !self.awaits_change {
+            return None;
+        }
+        let outcome = after_change(node, now, None);
+        self.awaits_change = outcome == AfterChange::Waits;
+        self.awaits_successor = matches!(outcome, AfterChange::Begun(_));
+        Some(outcome)
     }
 
     /// Takes note of a handover that came to nothing.
@@ -49,34 +64,103 @@ impl Leaving {
         }
     }
 
-    /// May the node stop now? Not while it waits for the one that is to lead, within the bound.
+    /// May the node stop now? Not while it waits for a change, or for the one that is to lead, within
+    /// the bound.
     pub fn is_over(&self, node: &Node, now: Now) -> bool {
         let Some(by_us) = self.by_us else { return false };
         let replica = &node.replica;
         let leads_on = replica.leading().is_some() && !replica.is_handing_over();
         let other_leads = replica.leader().is_some_and(|leader| leader != replica.id());
-        !self.awaits_successor || leads_on || other_leads || now.mono_us >= by_us
+        let successor_is_missing = self.awaits_successor && !leads_on && !other_leads;
+        let waits = self.awaits_change || successor_is_missing;
+        !waits || now.mono_us >= by_us
     }
 }
 
 #[derive(Debug)]
 struct Asked {
-    to: NodeId,
+    /// Whom the asker named, if anybody.
+    wish: Option<NodeId>,
+    /// Who is to lead; `None` while a change of the members comes first.
+    to: Option<NodeId>,
     begun_us: u64,
     reply: oneshot::Sender<AdminReply>,
+}
+
+/// Where a handover stands that was asked for while a change of the members was under way.
+#[derive(Debug, PartialEq, Eq)]
+pub enum AfterChange {
+    /// The change is not chosen yet, or this node does not lead under it yet.
+    Waits,
+    Begun(NodeId),
+    /// Somebody else leads: the change, or what became of it, has seen to that.
+    Led(NodeId),
+    Refused(HandoverRefusal),
+}
+
+/// A change ends this node's ballot, and a handover of that ballot with it: so it begins once the
+/// change is chosen and this node leads again.
+fn after_change(node: &mut Node, now: Now, wish: Option<NodeId>) -> AfterChange {
+    match node.hand_over(now, wish) {
+        Ok(to) | Err(HandoverRefusal::UnderWay { to }) => AfterChange::Begun(to),
+        Err(HandoverRefusal::NotLeading { leader: Some(leader) }) => AfterChange::Led(leader),
+        Err(HandoverRefusal::ChangeUnderWay | HandoverRefusal::NotLeading { leader: None }) => {
+            AfterChange::Waits
+        }
+        Err(refusal) => AfterChange::Refused(refusal),
+    }
 }
 
 impl Core {
     /// `paxos-node admin transfer [ID]`: answered when another node leads, or when none does.
     pub fn transfer(&mut self, now: Now, to: Option<u32>, reply: oneshot::Sender<AdminReply>) {
-        match self.node.hand_over(now, to.map(NodeId)) {
+        let wish = to.map(NodeId);
+        let begun_us = now.mono_us;
+        if self.handovers.asked.is_some() {
+            let _ = reply.send(Err("another handover was asked for already: see who leads, and \
+                                    ask again"
+                .to_owned()));
+            return;
+        }
+        match self.node.hand_over(now, wish) {
             Ok(to) => {
                 tracing::info!(%to, "handing over");
-                self.handovers.asked = Some(Asked { to, begun_us: now.mono_us, reply });
+                self.handovers.asked = Some(Asked { wish, to: Some(to), begun_us, reply });
+            }
+            Err(HandoverRefusal::ChangeUnderWay) => {
+                tracing::info!("a change of the members comes first, then the handover");
+                self.handovers.asked = Some(Asked { wish, to: None, begun_us, reply });
             }
             Err(refusal) => {
                 // An asker that has gone away does not need the answer.
                 let _ = reply.send(Err(self.refusal_text(refusal)));
+            }
+        }
+    }
+
+    /// What was asked for while a change of the members was under way.
+    pub fn hand_over_after_change(&mut self, now: Now) {
+        if let Some(Asked { wish, to: None, .. }) = self.handovers.asked {
+            match after_change(&mut self.node, now, wish) {
+                AfterChange::Waits => {}
+                AfterChange::Begun(to) => {
+                    tracing::info!(%to, "the change is done; handing over");
+                    self.handovers.asked.iter_mut().for_each(|asked| asked.to = Some(to));
+                }
+                AfterChange::Led(leader) => self.answer_transfer_led(now, leader),
+                AfterChange::Refused(refusal) => {
+                    let text = self.refusal_text(refusal);
+                    self.answer_transfer(Err(text));
+                }
+            }
+        }
+        match self.handovers.leaving.go_on(&mut self.node, now) {
+            None | Some(AfterChange::Waits | AfterChange::Led(_)) => {}
+            Some(AfterChange::Begun(to)) => {
+                tracing::info!(%to, "the change is done; handing over before stopping");
+            }
+            Some(AfterChange::Refused(refusal)) => {
+                tracing::info!(why = self.refusal_text(refusal), "stopping");
             }
         }
     }
@@ -97,6 +181,9 @@ impl Core {
             }
             HandoverRefusal::UnderWay { to } => {
                 format!("this node is handing over to {} already", name(to))
+            }
+            HandoverRefusal::ChangeUnderWay => {
+                "a change of the members is under way: try again when it is chosen".to_owned()
             }
             HandoverRefusal::LeadsAlready => "this node leads already".to_owned(),
             HandoverRefusal::NotAVoter { to } => {
@@ -120,28 +207,42 @@ impl Core {
     /// Tells the asker what has become of it.
     pub fn heed_handover(&mut self, now: Now, note: &Note) {
         self.handovers.leaving.heed(note);
-        let Some(Asked { to, begun_us, .. }) = &self.handovers.asked else { return };
-        let (to, took_us) = (*to, now.mono_us.saturating_sub(*begun_us));
-        let answer = match note {
+        let Some(Asked { to: Some(to), begun_us, .. }) = self.handovers.asked else { return };
+        match note {
             Note::Following { leader: Some(leader), .. } if *leader != self.identity.id => {
-                Ok(json!({ "leader": leader.0, "name": self.name_of(*leader), "took_us": took_us }))
+                self.answer_transfer_led(now, *leader);
             }
-            Note::HandoverGivenUp { .. } => Err(format!(
-                "{} did not take over within {} ms: this node goes on",
-                self.name_of(to),
-                took_us / 1_000
-            )),
-            _ => return,
-        };
-        self.answer_transfer(answer);
+            Note::HandoverGivenUp { .. } => {
+                let took_ms = now.mono_us.saturating_sub(begun_us) / 1_000;
+                let name = self.name_of(to);
+                self.answer_transfer(Err(format!(
+                    "{name} did not take over within {took_ms} ms: this node goes on"
+                )));
+            }
+            _ => {}
+        }
     }
 
     /// Nothing has come of it for too long.
     pub fn give_up_handover(&mut self, now: Now) {
-        let begun_us = self.handovers.asked.as_ref().map(|asked| asked.begun_us);
-        if begun_us.is_some_and(|begun_us| now.mono_us.saturating_sub(begun_us) > ANSWER_US_MAX) {
-            self.answer_transfer(Err("nobody has taken over, and nobody leads yet".to_owned()));
+        let Some(Asked { to, begun_us, .. }) = &self.handovers.asked else { return };
+        if now.mono_us.saturating_sub(*begun_us) > ANSWER_US_MAX {
+            let text = match to {
+                Some(_) => "nobody has taken over, and nobody leads yet",
+                None => {
+                    "a change of the members is under way and was not done in time: look at \
+                     `member list`, and ask again"
+                }
+            };
+            self.answer_transfer(Err(text.to_owned()));
         }
+    }
+
+    fn answer_transfer_led(&mut self, now: Now, leader: NodeId) {
+        let Some(Asked { begun_us, .. }) = &self.handovers.asked else { return };
+        let took_us = now.mono_us.saturating_sub(*begun_us);
+        let name = self.name_of(leader);
+        self.answer_transfer(Ok(json!({ "leader": leader.0, "name": name, "took_us": took_us })));
     }
 
     fn answer_transfer(&mut self, answer: AdminReply) {
@@ -154,7 +255,12 @@ impl Core {
     pub fn leave(&mut self, now: Now) {
         match self.handovers.leaving.begin(&mut self.node, now) {
             None => {}
-            Some(Ok(to)) => tracing::info!(%to, "handing over before stopping"),
+            Some(Ok(to) | Err(HandoverRefusal::UnderWay { to })) => {
+                tracing::info!(%to, "handing over before stopping");
+            }
+            Some(Err(HandoverRefusal::ChangeUnderWay)) => {
+                tracing::info!("a change of the members comes first, then another leads");
+            }
             Some(Err(refusal)) => tracing::info!(why = self.refusal_text(refusal), "stopping"),
         }
     }

@@ -222,6 +222,7 @@ impl Core {
 
     fn on_tick(&mut self) {
         let now = clock::now();
+        self.hand_over_after_change(now);
         self.give_up_handover(now);
         let state = &self.syncer.state;
         let can_accept = self.room.can_accept(state, &self.node.replica, now);

@@ -73,6 +73,10 @@ pub enum ChangeRefusal {
     },
     /// The former change is not chosen yet.
     UnderWay,
+    /// This leader lets another one lead: the change is for that one.
+    HandingOver {
+        to: NodeId,
+    },
     NotAMember(NodeId),
     AlreadyAMember(NodeId),
     AlreadyAVoter(NodeId),
@@ -111,6 +115,9 @@ impl fmt::Display for ChangeRefusal {
             }
             ChangeRefusal::UnderWay => {
                 write!(f, "another change is under way: wait until it is chosen")
+            }
+            ChangeRefusal::HandingOver { to } => {
+                write!(f, "this node is handing over to {to}: ask that one in a moment")
             }
             ChangeRefusal::NotAMember(node) => write!(f, "{node} is no member: add it first"),
             ChangeRefusal::AlreadyAMember(node) => write!(f, "{node} is a member already"),

@@ -383,6 +383,7 @@ impl Process {
             || self.broken == Some(Broken::FullDiskTakesPart) && state.is_full();
         self.node.set_can_accept(can_accept, state.is_full());
         self.node.tick(now);
+        let _ = self.leaving.go_on(&mut self.node, now);
         let journal_bytes = state.written_bytes.load(std::sync::atomic::Ordering::Relaxed);
         self.snapshots.tick(now, &mut self.node, &self.outbox, journal_bytes);
     }

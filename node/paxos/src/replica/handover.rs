@@ -25,6 +25,9 @@ pub enum HandoverRefusal {
     NotLeading { leader: Option<NodeId> },
     /// It is handing over to that node already.
     UnderWay { to: NodeId },
+    /// A new configuration waits to be chosen, and ends this ballot: it may be asked again once that
+    /// one rules and this node leads under it.
+    ChangeUnderWay,
     /// That is this node: it leads.
     LeadsAlready,
     /// No voter of the configuration that rules.
@@ -73,6 +76,9 @@ impl Replica {
         };
         if let Some(Handover { to, .. }) = leading.handover {
             return Err(HandoverRefusal::UnderWay { to });
+        }
+        if leading.stop.is_some() {
+            return Err(HandoverRefusal::ChangeUnderWay);
         }
         let to = match to {
             Some(to) => self.could_lead(now, to).map(|_| to)?,

@@ -13,7 +13,7 @@ use crate::ballot::{Ballot, NodeId, Slot};
 use crate::configuration::{Change, ChangeRefusal, Configuration, Role};
 use crate::message::{BatchId, Heartbeat, Message, Value};
 use crate::output::{Deposed, Note, Output, Record};
-use crate::proposer::{Proposer, Stop};
+use crate::proposer::{Handover, Proposer, Stop};
 use crate::quorum::Tally;
 use crate::settings::Now;
 
@@ -36,6 +36,9 @@ impl Replica {
         };
         if leading.stop.is_some() {
             return Err(ChangeRefusal::UnderWay);
+        }
+        if let Some(Handover { to, .. }) = leading.handover {
+            return Err(ChangeRefusal::HandingOver { to });
         }
         if !self.reign_is_open() && !mutant!(ConfigurationAboveOpenSlots) {
             return Err(ChangeRefusal::NotLeading { leader: None });
