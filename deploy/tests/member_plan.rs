@@ -74,9 +74,13 @@ fn stop(world: &mut World, id: u32) {
 
 /// n4 as an earlier run left it: formatted, and started.
 fn start_n4(world: &mut World) {
+    start_n4_as(world, "n4");
+}
+
+fn start_n4_as(world: &mut World, name: &str) {
     let mut facts = world.facts[&1].clone();
     facts.data = Data::Identity(identity(4));
-    let host = world.inventory.host("n4").unwrap();
+    let host = world.inventory.host(name).unwrap();
     let node_toml = deploy::render::node_toml(&world.inventory, host, UUID).unwrap();
     let config = deploy::digest::of_bytes(node_toml.as_bytes());
     facts.files.insert("node.toml".to_owned(), config.clone());
@@ -97,6 +101,10 @@ fn with<T>(world: &World, ask: impl Fn(&Wish<'_>, &BTreeMap<u32, Facts>) -> T) -
 
 fn add(world: &World, name: &str) -> Result<Plan> {
     with(world, |wish, facts| member::add(wish, facts, name))
+}
+
+fn promote(world: &World, name: &str) -> Result<Plan> {
+    with(world, |wish, facts| member::promote(wish, facts, name))
 }
 
 fn remove(world: &World, name: &str) -> Result<Plan> {
@@ -225,6 +233,40 @@ fn a_machine_under_a_new_id_stops_its_former_node_first() {
     world.of(4).data = Data::Identity(identity(3));
     let words = ["node id 3", "member remove n3", "mv /var/lib/paxos"];
     refuses(replace(&world, "n3", "n4"), Kind::Guard, &words);
+}
+
+/// Names are as unique as addresses: n3 under a new id comes in its own place, or not at all.
+#[test]
+fn a_second_member_with_a_taken_name_comes_only_in_the_place_of_the_first() {
+    let mut world = serving();
+    stop(&mut world, 3);
+    // Another machine, called n3 as well; and one at the addresses of n3 that clients and pages use.
+    rewrite(&mut world, |text| {
+        let n4 = "[[host]]\nname = \"n4\"\nid = 4\n";
+        let n3 = "[[host]]\nname = \"n3\"\nid = 3\naddress = \"10.0.0.13\"\n";
+        text.replace(n3, "").replace(n4, "[[host]]\nname = \"n3\"\nid = 4\n")
+    });
+    world.facts.remove(&3);
+    refuses(add(&world, "n3"), Kind::Guard, &["id 4", "n3 (id 3)", "member replace n3 n3"]);
+    refuses(replace(&world, "n1", "n3"), Kind::Guard, &["id 4", "n3 (id 3)", "called the same"]);
+    let plan = text(&replace(&world, "n3", "n3").unwrap());
+    assert!(plan.contains("make it a voter in place of n3 (id 3), in one step"), "{plan}");
+
+    // A run that broke off behind `make it a learner` is not finished as something else.
+    let voter = MemberRole::Voter;
+    start_n4_as(&mut world, "n3");
+    members(&mut world, &[(1, voter), (2, voter), (3, voter), (4, MemberRole::Learner)]);
+    refuses(promote(&world, "n3"), Kind::Guard, &["id 4", "n3 (id 3)", "member replace n3 n3"]);
+
+    let mut world = serving();
+    rewrite(&mut world, |text| {
+        let n3 = "[[host]]\nname = \"n3\"\nid = 3\naddress = \"10.0.0.13\"\n";
+        let n4 = "id = 4\naddress = \"10.0.0.14\"\n";
+        let beside_n3 = "id = 4\naddress = \"10.0.0.13\"\npeer_port = 7390\nhttp_port = 7391\n";
+        text.replace(n3, "").replace(n4, beside_n3)
+    });
+    world.facts.remove(&3);
+    refuses(add(&world, "n4"), Kind::Guard, &["same client address, 10.0.0.13:7379", "n3 (id 3)"]);
 }
 
 #[test]

@@ -30,7 +30,11 @@ pub enum MemberCommand {
     Export,
     /// What another node has exported: told by hand to a node that nobody else may tell.
     Import(Box<Exported>),
-    Add(Box<NewMember>),
+    /// Only where it is to replace that voter it may have its name and addresses.
+    Add {
+        new: Box<NewMember>,
+        in_place_of: Option<String>,
+    },
     Promote(String),
     Remove(String),
     Replace {
@@ -65,7 +69,7 @@ impl MemberCommand {
         "list",
         "export",
         "import EXPORTED",
-        "add ID NAME INCARNATION PUBLIC_KEY PEER CLIENT HTTP",
+        "add ID NAME INCARNATION PUBLIC_KEY PEER CLIENT HTTP [IN_PLACE_OF]",
         "promote MEMBER",
         "remove MEMBER",
         "replace OLD NEW",
@@ -83,7 +87,13 @@ impl MemberCommand {
                     .map_err(|error| format!("that is not what `member export` prints: {error}"))?;
                 Ok(MemberCommand::Import(Box::new(exported)))
             }
-            ["add", rest @ ..] => Ok(MemberCommand::Add(Box::new(NewMember::parse(rest)?))),
+            ["add", rest @ ..] => {
+                let (words, in_place_of) = match rest.split_last() {
+                    Some((old, words)) if words.len() == 7 => (words, Some((*old).to_owned())),
+                    _ => (rest, None),
+                };
+                Ok(MemberCommand::Add { new: Box::new(NewMember::parse(words)?), in_place_of })
+            }
             ["meet", rest @ ..] => Ok(MemberCommand::Meet(Box::new(NewMember::parse(rest)?))),
             ["promote", node] => Ok(MemberCommand::Promote((*node).to_owned())),
             ["remove", node] => Ok(MemberCommand::Remove((*node).to_owned())),
@@ -284,11 +294,12 @@ impl Core {
                 self.node.ask(peer);
                 return Ok(Asked::Answer(json!({ "asks": peer.0 })));
             }
-            MemberCommand::Add(new) => {
+            MemberCommand::Add { new, in_place_of } => {
+                let old = in_place_of.map(|old| self.member_id(&old)).transpose()?;
                 let mut next = self.node.configuration().clone();
                 next.members.entry(new.id).or_insert_with(|| new.member.clone());
                 self.links.check_members(&next).map_err(|error| error.to_string())?;
-                Change::Add { node: new.id, member: new.member }
+                Change::Add { node: new.id, member: new.member, in_place_of: old }
             }
             MemberCommand::Promote(node) => Change::Promote(self.member_id(&node)?),
             MemberCommand::Remove(node) => Change::Remove(self.member_id(&node)?),
@@ -306,7 +317,15 @@ impl Core {
     /// A member by its name or its id.
     fn member_id(&self, text: &str) -> Result<NodeId, String> {
         let members = &self.node.configuration().members;
-        let by_name = members.iter().find(|(_, member)| member.name == text).map(|(id, _)| *id);
+        let named = members.iter().filter(|(_, member)| member.name == text);
+        let named: Vec<NodeId> = named.map(|(id, _)| *id).collect();
+        if let [first, second, ..] = named[..] {
+            // One of them is to take the other's place.
+            return Err(format!(
+                "{first} and {second} are both called `{text}`: say which by its id"
+            ));
+        }
+        let by_name = named.first().copied();
         let by_id = || text.trim_start_matches('n').parse().ok().map(NodeId);
         by_name.or_else(by_id).ok_or_else(|| format!("no member is called `{text}`"))
     }

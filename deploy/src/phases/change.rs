@@ -19,7 +19,7 @@ pub(crate) async fn join(run: &Run<'_>) -> Result<()> {
     let member = run.fleet.member(plan.id).ok_or_else(|| away(Phase::Join, plan))?;
     let identity = enroll::identity(member).await?;
     let host = &member.host;
-    let words = [
+    let mut words = vec![
         "member".to_owned(),
         "add".to_owned(),
         host.id.to_string(),
@@ -30,9 +30,14 @@ pub(crate) async fn join(run: &Run<'_>) -> Result<()> {
         host.client_endpoint(),
         host.http_endpoint(),
     ];
+    // The machine, and the name, of a voter that it is to replace are its own.
+    words.extend(plan.steps.iter().find_map(|step| match step {
+        Step::TakeOver { old, .. } => Some(old.to_string()),
+        _ => None,
+    }));
     let is_so = |c: &Configuration| is_member(c, plan.id);
     let leader =
-        live::bring_about(run.fleet, Phase::Join.title(), is_so, |_| words.to_vec()).await?;
+        live::bring_about(run.fleet, Phase::Join.title(), is_so, |_| words.clone()).await?;
     // Another run may have added a node of this id from another disk.
     let leader = run.fleet.members.iter().find(|member| member.host.id == leader.id);
     if let Some(leader) = leader {

@@ -54,18 +54,7 @@ pub fn add(wish: &Wish<'_>, facts: &BTreeMap<u32, Facts>, name: &str) -> Result<
     let doing = format!("add {name} to the cluster");
     let scene = Scene::new(wish, facts, &doing)?;
     let host = scene.host(name, &doing)?;
-    if let Some(other) = scene.same_door(host, None) {
-        return Err(Error::new(Kind::Guard, doing)
-            .on(&*host.name)
-            .because(format!(
-                "{} (id {}) is a member at the same address, {}",
-                other.name, other.id, other.peer
-            ))
-            .hint(format!(
-                "if it takes that one's place: `paxosctl member replace {} {name}`",
-                other.name
-            )));
-    }
+    scene.refuse_taken(host, None, &doing)?;
     let mut steps = scene.bring(host, &doing)?;
     if host.role == hosts::Role::Voter && !scene.live.is_voter(host.id) {
         steps.steps.push(Step::Promote);
@@ -87,6 +76,7 @@ pub fn promote(wish: &Wish<'_>, facts: &BTreeMap<u32, Facts>, name: &str) -> Res
     if host.role != hosts::Role::Voter {
         return Err(wants_voter(host, &doing, wish.inventory, &format!("member promote {name}")));
     }
+    scene.refuse_taken(host, None, &doing)?;
     let mut steps = scene.bring(host, &doing)?;
     if !scene.live.is_voter(host.id) {
         steps.steps.push(Step::Promote);
@@ -137,15 +127,7 @@ pub fn replace(
             .because("it is a learner: it has no vote that another could take over")
             .hint(format!("`paxosctl member add {new}`, then `paxosctl member remove {old}`")));
     }
-    if let Some(other) = scene.same_door(host, Some(leaver.id)) {
-        return Err(Error::new(Kind::Guard, doing)
-            .on(&*host.name)
-            .because(format!(
-                "{} (id {}) is a member at the same address, {}, and it is not {old} that is there",
-                other.name, other.id, other.peer
-            ))
-            .hint(format!("`paxosctl member replace {} {new}`", other.name)));
-    }
+    scene.refuse_taken(host, Some(leaver.id), &doing)?;
     let mut steps = scene.bring(host, &doing)?;
     if leaver.is_voter && scene.live.is_voter(host.id) {
         return Err(Error::new(Kind::Usage, doing)
@@ -227,11 +209,33 @@ impl<'a> Scene<'a> {
             )))
     }
 
-    /// A member other than this host, and than the one that leaves, at the host's peer address.
-    fn same_door(&self, host: &hosts::Host, leaves: Option<u32>) -> Option<&'a Member> {
-        let door = host.peer_endpoint();
+    /// No two members have a name or an address in common, but for one that takes the other's place:
+    /// people, peers and clients would take one for the other.
+    fn refuse_taken(&self, host: &hosts::Host, leaves: Option<u32>, doing: &str) -> Result<()> {
+        let (peer, client) = (host.peer_endpoint(), host.client_endpoint());
+        let http = host.http_endpoint();
         let others = self.live.members.iter();
-        others.filter(|m| m.id != host.id && Some(m.id) != leaves).find(|m| m.peer == door)
+        for other in others.filter(|m| m.id != host.id && Some(m.id) != leaves) {
+            let shared = [
+                ("called the same", &host.name, &other.name),
+                ("at the same address", &peer, &other.peer),
+                ("at the same client address", &client, &other.client),
+                ("at the same http address", &http, &other.http),
+            ];
+            if let Some((how, which, _)) = shared.iter().find(|(_, own, theirs)| own == theirs) {
+                return Err(Error::new(Kind::Guard, doing)
+                    .on(&*host.name)
+                    .because(format!(
+                        "id {}: {} (id {}) is a member {how}, {which}",
+                        host.id, other.name, other.id
+                    ))
+                    .hint(format!(
+                        "if it takes that one's place: `paxosctl member replace {} {}`",
+                        other.name, host.name
+                    )));
+            }
+        }
+        Ok(())
     }
 
     /// The member that is to leave, by the name that the cluster has for it, else by the inventory's;

@@ -39,6 +39,18 @@ pub struct Member {
     pub http_address: String,
 }
 
+impl Member {
+    /// What no two members may have in common: for people, peers, clients and pages.
+    fn labels(&self) -> [(&'static str, &str); 4] {
+        [
+            ("name", &self.name),
+            ("peer address", &self.peer_address),
+            ("client address", &self.client_address),
+            ("http address", &self.http_address),
+        ]
+    }
+}
+
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
 pub enum Role {
     #[default]
@@ -51,8 +63,9 @@ pub enum Role {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Change {
     /// A new member, as a learner: it receives everything and counts nowhere yet. Its role in
-    /// `member` does not matter.
-    Add { node: NodeId, member: Member },
+    /// `member` does not matter. Only where it is to replace a voter, `in_place_of`, it may have
+    /// that one's name and addresses: a machine that comes back under a new id.
+    Add { node: NodeId, member: Member, in_place_of: Option<NodeId> },
     /// A caught-up learner becomes a voter.
     Promote(NodeId),
     /// A member leaves for good.
@@ -83,6 +96,14 @@ pub enum ChangeRefusal {
     NotAVoter(NodeId),
     /// The id belonged to a member that was removed.
     IdUsedBefore(NodeId),
+    /// Another member has the same name or address: people and clients would take one for the other.
+    Taken {
+        node: NodeId,
+        by: NodeId,
+        /// What it is, and what both have: `name`, `n4`.
+        what: &'static str,
+        which: String,
+    },
     /// No voter would be left.
     NoVoterLeft,
     TooManyVoters {
@@ -126,6 +147,11 @@ impl fmt::Display for ChangeRefusal {
             ChangeRefusal::IdUsedBefore(node) => {
                 write!(f, "{node} was removed, and an id is never used again: take a new id")
             }
+            ChangeRefusal::Taken { node, by, what, which } => write!(
+                f,
+                "{node} and {by} would both have the {what} {which}: give {node} another one, or let \
+                 it take the place of {by} (`paxosctl member replace`)"
+            ),
             ChangeRefusal::NoVoterLeft => write!(f, "no voter would be left"),
             ChangeRefusal::TooManyVoters { voters, voters_max } => {
                 write!(f, "{voters} voters are too many: {voters_max} at most")
@@ -174,13 +200,20 @@ impl Configuration {
         let mut next = self.clone();
         next.number += 1;
         match change {
-            Change::Add { node, member } => {
+            Change::Add { node, member, in_place_of } => {
                 if self.contains(*node) {
                     return Err(ChangeRefusal::AlreadyAMember(*node));
                 }
                 if self.removed.contains(node) {
                     return Err(ChangeRefusal::IdUsedBefore(*node));
                 }
+                if let Some(old) = in_place_of.filter(|old| !self.is_voter(*old)) {
+                    return Err(match self.contains(old) {
+                        true => ChangeRefusal::NotAVoter(old),
+                        false => ChangeRefusal::NotAMember(old),
+                    });
+                }
+                self.check_untaken(*node, member, *in_place_of)?;
                 next.members.insert(*node, Member { role: Role::Learner, ..member.clone() });
             }
             Change::Promote(node) => next.promote(*node)?,
@@ -201,6 +234,12 @@ impl Configuration {
                 }
             }
         }
+        // A learner may share a voter's name for as long as it does not vote beside that one.
+        for (node, member) in &next.members {
+            if next.is_voter(*node) && !self.is_voter(*node) {
+                next.check_untaken(*node, member, None)?;
+            }
+        }
         match next.voters().count() {
             0 => Err(ChangeRefusal::NoVoterLeft),
             voters if voters > Self::VOTERS_MAX => {
@@ -208,6 +247,25 @@ impl Configuration {
             }
             _ => Ok(next),
         }
+    }
+
+    /// Has any other member, but for `except`, the name or an address of this one?
+    fn check_untaken(
+        &self,
+        node: NodeId,
+        member: &Member,
+        except: Option<NodeId>,
+    ) -> Result<(), ChangeRefusal> {
+        let others = self.members.iter().filter(|(id, _)| **id != node && Some(**id) != except);
+        for (by, other) in others {
+            for ((what, own), (_, theirs)) in member.labels().into_iter().zip(other.labels()) {
+                if own == theirs && !own.is_empty() {
+                    let (by, which) = (*by, own.to_owned());
+                    return Err(ChangeRefusal::Taken { node, by, what, which });
+                }
+            }
+        }
+        Ok(())
     }
 
     fn promote(&mut self, node: NodeId) -> Result<(), ChangeRefusal> {

@@ -50,7 +50,7 @@ impl Simulation {
         match pick(&[0, 1, 2, 3, 4, 5, 6, 7].map(NodeId))?.0 {
             0..=2 => {
                 let node = pick(&spares)?;
-                Some(Change::Add { node, member: member(node) })
+                Some(Change::Add { node, member: member(node), in_place_of: None })
             }
             3 | 4 => Some(Change::Promote(pick(&learners)?)),
             5 => Some(Change::Replace { old: pick(&voters)?, new: pick(&learners)? }),

@@ -14,7 +14,7 @@
 //! campaign 2               n2 begins phase 1
 //! propose 1 x              a client writes x at n1
 //! read 1                   a client reads at n1
-//! change 1 add 4 | promote 4 | remove 4 | replace 1 4 | voters 3,4    at leader n1
+//! change 1 add 4 name=a for=2 | promote 4 | remove 4 | replace 1 4 | voters 3,4    at leader n1
 //! deliver accept from=1 to=2,3      the waiting messages that match, in order
 //! deliver accepted twice            each of them two times
 //! drop accepted to=1                the same, but they are lost
@@ -355,7 +355,14 @@ impl Stage {
     fn change(&mut self, id: NodeId, words: &[&str]) {
         let node = |at: usize| NodeId(number(words[at], "") as u32);
         let change = match words[0] {
-            "add" => Change::Add { node: node(1), member: Member::default() },
+            // `add 4 name=n2 for=2`: called n2, and to take the place of node 2.
+            "add" => {
+                let option = |prefix| words.iter().find_map(|word| word.strip_prefix(prefix));
+                let name = option("name=").unwrap_or_default().to_owned();
+                let in_place_of = option("for=").map(|id| NodeId(number(id, "") as u32));
+                let member = Member { name, ..Member::default() };
+                Change::Add { node: node(1), member, in_place_of }
+            }
             "promote" => Change::Promote(node(1)),
             "remove" => Change::Remove(node(1)),
             "replace" => Change::Replace { old: node(1), new: node(2) },

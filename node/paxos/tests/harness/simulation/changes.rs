@@ -46,7 +46,7 @@ impl Simulation {
         match chance.below(8) {
             0..=2 => {
                 let node = pick(&spares, chance)?;
-                Some(Change::Add { node, member: Member::default() })
+                Some(Change::Add { node, member: Member::default(), in_place_of: None })
             }
             3 | 4 => Some(Change::Promote(pick(&learners, chance)?)),
             5 => {
