@@ -247,11 +247,17 @@ impl LocalCluster {
         within: Duration,
         slots_max: u64,
     ) -> Result<u32, Error> {
-        let deadline = Instant::now() + within;
+        let began = Instant::now();
+        let deadline = began + within;
         loop {
+            let asked = began.elapsed();
             let statuses = self.statuses().await;
+            // A page tells what was so when it was made: one from before the question may lack what
+            // has been answered to clients since.
+            let is_fresh = |status: &NodeStatus| Duration::from_millis(status.age_ms + 1) <= asked;
             if let Some(leader) = leader_of(&statuses)
                 && self.all_follow(leader, slots_max, &statuses)
+                && statuses.iter().flatten().all(is_fresh)
             {
                 return Ok(leader);
             }
