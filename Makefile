@@ -112,7 +112,7 @@ model: ## each model of the protocol to exhaustion or its bound; STATES=n states
 	STATES=$(or $(STATES),full) cargo test --locked -p paxos --test model -- --nocapture --test-threads=1
 
 mutants: ## break the protocol's rules one by one and show what catches each
-	cargo test --locked -p paxos --features mutants --test mutants -- --nocapture
+	cargo test --locked -p paxos --features mutants --test mutants --test handover -- --nocapture
 
 fuzz: ## SECONDS of fuzzing at TARGET=resp, wire, journal, snapshot, inventory, … (needs cargo-fuzz)
 	@.ci/fuzz '$(if $(filter command line,$(origin TARGET)),$(TARGET))' '$(or $(SECONDS),60)'
@@ -126,4 +126,4 @@ check: ## format, lints, docs
 # listed once more at the end; with PAXOS_REQUIRE=all that is a failure.
 test: compile check ## everything: check, then all tests
 	@.ci/skips cargo test --locked --workspace --quiet -- --show-output
-	cargo test --locked --quiet -p paxos --features mutants --test mutants
+	cargo test --locked --quiet -p paxos --features mutants --test mutants --test handover

@@ -86,6 +86,8 @@ pub(crate) struct Election {
     /// Nor before this: another's is under way, in a ballot that this node has promised. Over as
     /// soon as that ballot leads.
     candidate_until_us: u64,
+    /// That ballot; zero where it is not known yet.
+    candidate: Ballot,
     /// Failed attempts at phase 1 in a row.
     attempts: u32,
     quorum_connected_us: u64,
@@ -114,6 +116,7 @@ impl Election {
             eligible_since_us: None,
             deferred_until_us: now_us,
             candidate_until_us: now_us,
+            candidate: Ballot::ZERO,
             attempts: 0,
             quorum_connected_us: now_us,
             elected_us: None,
@@ -191,7 +194,7 @@ impl Election {
                 let can_choose = heartbeat.quorum_connected;
                 let newer = self.followed.is_none_or(|followed| ballot >= followed.ballot);
                 if newer {
-                    self.candidate_until_us = now_us;
+                    self.somebody_leads(ballot, now_us);
                     self.followed =
                         Some(Followed { node: from, ballot, heard_us: now_us, can_choose });
                 }
@@ -199,7 +202,7 @@ impl Election {
             // The one whom we follow no longer leads.
             None => self.followed = self.followed.filter(|followed| followed.node != from),
         }
-        peer.heartbeat = heartbeat;
+        self.peers.entry(from).or_default().heartbeat = heartbeat;
     }
 
     /// Any message of a ballot's phase 2 is a sign of life of its leader.
@@ -208,7 +211,7 @@ impl Election {
             Some(followed) if ballot < followed.ballot => {}
             Some(followed) if ballot == followed.ballot => followed.heard_us = now_us,
             _ => {
-                self.candidate_until_us = now_us;
+                self.somebody_leads(ballot, now_us);
                 self.followed = Some(Followed {
                     node: ballot.node,
                     ballot,
@@ -223,6 +226,15 @@ impl Election {
     pub(crate) fn on_promised_other(&mut self, ballot: Ballot, now_us: u64) {
         self.followed = self.followed.filter(|followed| followed.ballot >= ballot);
         self.candidate_until_us = now_us + self.settings.timing.phase1_us;
+        self.candidate = ballot;
+    }
+
+    /// No more patience with a candidate that leads. But what the leader before it has said comes
+    /// late from time to time: that says nothing of the candidate.
+    fn somebody_leads(&mut self, ballot: Ballot, now_us: u64) {
+        if ballot >= self.candidate {
+            self.candidate_until_us = now_us;
+        }
     }
 
     /// A newer configuration rules: whoever led under the older one leads no more. If there was a
@@ -232,6 +244,7 @@ impl Election {
         self.peers.retain(|node, _| members.contains(node));
         self.followed = None;
         if led {
+            self.candidate = Ballot::ZERO;
             self.candidate_until_us = now_us + self.settings.timing.phase1_us;
         }
     }
