@@ -147,6 +147,14 @@ fn check_behaviour(behaviour: &Behaviour, prefix: &str, findings: &mut Findings<
             2 * heartbeat_ms,
             "a lease has to outlast the heartbeats that renew it",
         ),
+        (
+            "lease_ms",
+            behaviour.lease_ms,
+            "a heartbeat by the slowest clock",
+            // What is left when ρ and a millisecond are taken off.
+            ((heartbeat_ms + 1) * 100).div_ceil(100 - u64::from(behaviour.drift_percent.min(99))),
+            "the leader counts on it for drift_percent less, and a millisecond",
+        ),
     ];
     let not_below_with_leases = not_below_with_leases.into_iter().filter(|_| leases);
     for (key, value, bound_name, bound, why) in not_below.into_iter().chain(not_below_with_leases) {

@@ -68,6 +68,15 @@ pub struct Listen {
 #[serde(deny_unknown_fields)]
 pub struct Members {
     pub cluster_uuid: String,
+    /// The rules of the cluster when it is founded; where they are not given, those of the node's own
+    /// file. A node keeps them with its copy.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lease_ms: Option<u64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub drift_percent: Option<u32>,
+    /// 1 where it is not given.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub store_version: Option<u32>,
     #[serde(rename = "member")]
     pub members: Vec<MemberConfig>,
 }
@@ -180,6 +189,7 @@ pub struct Behaviour {
     pub priority: u32,
     pub reads: Reads,
     pub lease_ms: u64,
+    pub drift_percent: u32,
     pub follower_reads: FollowerReads,
     pub window_slots: u64,
     pub window_bytes: u64,
@@ -208,6 +218,7 @@ impl Default for Behaviour {
             priority: 0,
             reads: Reads::Lease,
             lease_ms: 100,
+            drift_percent: 20,
             follower_reads: FollowerReads::Moved,
             window_slots: 256,
             window_bytes: 16 << 20,
@@ -317,6 +328,9 @@ pub(crate) mod tests {
         };
         Members {
             cluster_uuid: "0123456789abcdef0123456789abcdef".to_owned(),
+            lease_ms: Some(100),
+            drift_percent: Some(20),
+            store_version: Some(1),
             members: (1..=3).map(member).collect(),
         }
     }

@@ -40,6 +40,8 @@ const fn optional(name: &'static str, kind: Kind) -> Key {
 use Kind::{AbsolutePath, Boolean, Integer, SocketAddress, Table, Tables, Text, Texts, Word};
 
 const MINUTE_MS: u64 = 60_000;
+const LEASE_MS: Key = optional("lease_ms", Integer(10, 10_000));
+const DRIFT_PERCENT: Key = optional("drift_percent", Integer(1, 50));
 
 pub(crate) const BEHAVIOUR: &[Key] = &[
     optional("election", Word(&["ballot", "highest-id"])),
@@ -51,7 +53,8 @@ pub(crate) const BEHAVIOUR: &[Key] = &[
     optional("phase1_max_ms", Integer(10, 10 * MINUTE_MS)),
     optional("resend_ms", Integer(5, MINUTE_MS)),
     optional("reads", Word(&["lease", "quorum"])),
-    optional("lease_ms", Integer(10, 10_000)),
+    LEASE_MS,
+    DRIFT_PERCENT,
     optional("follower_reads", Word(&["moved", "linearizable", "stale"])),
     optional("stalled_ms", Integer(50, 10 * MINUTE_MS)),
     optional("priority", Integer(0, 1_000_000)),
@@ -98,7 +101,13 @@ const TRACE: &[Key] = &[
     optional("stderr", Boolean),
 ];
 
-pub(crate) const MEMBERS: &[Key] = &[key("cluster_uuid", Text), key("member", Tables(MEMBER))];
+pub(crate) const MEMBERS: &[Key] = &[
+    key("cluster_uuid", Text),
+    LEASE_MS,
+    DRIFT_PERCENT,
+    optional("store_version", Integer(1, u32::MAX as u64)),
+    key("member", Tables(MEMBER)),
+];
 
 const MEMBER: &[Key] = &[
     key("id", Integer(1, u32::MAX as u64)),

@@ -72,7 +72,7 @@ pub fn members_toml(
             http: host.http_endpoint(),
         });
     }
-    Ok(Members { cluster_uuid: cluster_uuid.to_owned(), members }.to_toml())
+    Ok(Members { cluster_uuid: cluster_uuid.to_owned(), members, ..Members::default() }.to_toml())
 }
 
 fn behaviour(inventory: &hosts::Inventory) -> Result<Behaviour> {

@@ -10,7 +10,9 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow, bail};
 use config::{Behaviour, ClientSecurity, Election, Members, NodeConfig, Reads, UserRole};
 use journal::{Disk, Journal, Options, RealDisk};
-use paxos::{Configuration, ElectionStrategy, Limits, Member, NodeId, Role, Settings, Timing};
+use paxos::{
+    Configuration, ElectionStrategy, LeaseTerms, Limits, Member, NodeId, Role, Settings, Timing,
+};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, mpsc};
 
@@ -27,6 +29,7 @@ use crate::recovery::{self, Origin, Start};
 use crate::session;
 use crate::shell::{self, Core, Ended, Shell};
 use crate::snapshot::Snapshots;
+use crate::store::STORE_VERSION_NEWEST;
 use crate::syncer::Syncer;
 use crate::trace::SetFilter;
 
@@ -190,7 +193,11 @@ fn members(config: &NodeConfig, config_path: &Path) -> Result<Configuration> {
     let path = config_path.with_file_name("members.toml");
     if copy.exists() {
         let members = Members::load(&copy).map_err(|problems| anyhow!("{problems}"))?;
-        if Members::load(&path).is_ok_and(|rendered| rendered != members) {
+        // The file may say nothing of the rules that the node was founded with.
+        let same = |rendered: &Members| {
+            rendered.cluster_uuid == members.cluster_uuid && rendered.members == members.members
+        };
+        if Members::load(&path).is_ok_and(|rendered| !same(&rendered)) {
             tracing::warn!(
                 file = %path.display(),
                 "differs from the configuration that this node started with, which rules"
@@ -198,7 +205,7 @@ fn members(config: &NodeConfig, config_path: &Path) -> Result<Configuration> {
         }
         return configuration(&members);
     }
-    let members = Members::load(&path).map_err(|problems| anyhow!("{problems}"))?;
+    let mut members = Members::load(&path).map_err(|problems| anyhow!("{problems}"))?;
     if !members.cluster_uuid.eq_ignore_ascii_case(&config.cluster_uuid) {
         bail!(
             "{} is of cluster {}, node.toml of {}",
@@ -207,6 +214,10 @@ fn members(config: &NodeConfig, config_path: &Path) -> Result<Configuration> {
             config.cluster_uuid
         );
     }
+    // The rules that it is founded with; the file may change, the configuration does not.
+    let file = &config.behaviour;
+    members.lease_ms.get_or_insert(file.lease_ms);
+    members.drift_percent.get_or_insert(file.drift_percent);
     let configuration = configuration(&members)?;
     write_durably(&copy, &members.to_toml())
         .with_context(|| format!("write {}", copy.display()))?;
@@ -225,7 +236,12 @@ pub(crate) fn write_durably(path: &Path, text: &str) -> std::io::Result<()> {
 }
 
 pub(crate) fn configuration(members: &Members) -> Result<Configuration> {
-    let mut configuration = Configuration { store_version: 1, ..Default::default() };
+    let stated = members.lease_ms.zip(members.drift_percent);
+    let mut configuration = Configuration {
+        lease_terms: stated.map(|(lease_ms, percent)| lease_terms(lease_ms, percent)),
+        store_version: members.store_version.unwrap_or(1),
+        ..Configuration::default()
+    };
     for member in &members.members {
         let incarnation = u64::from_str_radix(&member.incarnation, 16)
             .with_context(|| format!("incarnation of member {}", member.id))?;
@@ -289,7 +305,9 @@ fn recover(
     let started = std::time::Instant::now();
     let now = clock::now();
     let settings = settings(&config.behaviour, identity.id, process.nonce);
-    let granted_us = longest_lease_us(&config.data_dir, settings.lease_us)?;
+    let takes_part = settings.takes_part_in_leases;
+    let by_file_us = if takes_part { settings.lease_terms.lease_us } else { 0 };
+    let granted_us = longest_lease_us(&config.data_dir, by_file_us)?;
     let origin = Origin {
         name: config.name.clone(),
         journal: Arc::new(disk),
@@ -307,6 +325,9 @@ fn recover(
         metrics.recovery_bytes.inc_by(bytes as u64);
     })?;
     let (node, found) = (&start.node, &start.found);
+    // Before it grants anything by the configuration that it knows now.
+    let ruling_us = if takes_part { node.replica.lease_terms().lease_us } else { 0 };
+    longest_lease_us(&config.data_dir, ruling_us)?;
     tracing::info!(
         snapshot_below = %start.snapshot_below,
         groups = found.groups,
@@ -319,6 +340,10 @@ fn recover(
         "recovered"
     );
     Ok(start)
+}
+
+fn lease_terms(lease_ms: u64, drift_percent: u32) -> LeaseTerms {
+    LeaseTerms { lease_us: lease_ms * 1_000, drift_percent }
 }
 
 /// How the replica of node `id` behaves; `nonce` is its process's own random number.
@@ -341,10 +366,10 @@ pub fn settings(behaviour: &Behaviour, id: NodeId, nonce: u64) -> Settings {
             resend_us: behaviour.resend_ms * 1_000,
             stalled_us: behaviour.stalled_ms * 1_000,
         },
-        lease_us: match (behaviour.reads, behaviour.election) {
-            (Reads::Lease, Election::Ballot) => behaviour.lease_ms * 1_000,
-            (Reads::Quorum, _) | (_, Election::HighestId) => 0,
-        },
+        lease_terms: lease_terms(behaviour.lease_ms, behaviour.drift_percent),
+        takes_part_in_leases: behaviour.reads == Reads::Lease
+            && behaviour.election == Election::Ballot,
+        store_version_newest: STORE_VERSION_NEWEST,
         priority: behaviour.priority,
         limits: Limits {
             window_slots: behaviour.window_slots,
@@ -354,8 +379,8 @@ pub fn settings(behaviour: &Behaviour, id: NodeId, nonce: u64) -> Settings {
     }
 }
 
-/// What a process on this disk may have granted, however it was configured, with what this one may
-/// grant. The grants themselves are never written down: after a start the node acts as if it had just
+/// What a process on this disk may have granted, however it was configured and whatever ruled, with
+/// what this one may grant. The grants themselves are never written down: after a start the node acts as if it had just
 /// given the longest of them.
 pub fn longest_lease_us(data_dir: &Path, lease_us: u64) -> Result<u64> {
     let path = data_dir.join(LONGEST_LEASE);

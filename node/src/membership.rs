@@ -214,6 +214,7 @@ impl Core {
             self.membership.departing.clear();
         }
         if configuration.number != self.membership.followed.number {
+            self.remember_lease();
             // Several changes may have been learned in one turn.
             let next = configuration.clone();
             let mut former = std::mem::replace(&mut self.membership.followed, next).members;
@@ -237,6 +238,18 @@ impl Core {
             };
             // An asker that has gone away does not need the answer.
             let _ = reply.send(answer);
+        }
+    }
+
+    /// The configuration may allow longer leases than any before. It is on disk itself before any
+    /// grant by it leaves; this outlives it.
+    fn remember_lease(&self) {
+        if !self.node.replica.takes_part_in_leases() {
+            return;
+        }
+        let lease_us = self.node.replica.lease_terms().lease_us;
+        if let Err(error) = boot::longest_lease_us(&self.config.data_dir, lease_us) {
+            tracing::error!("the longest lease is not remembered: {error:#}");
         }
     }
 
@@ -299,7 +312,12 @@ impl Core {
                 let mut next = self.node.configuration().clone();
                 next.members.entry(new.id).or_insert_with(|| new.member.clone());
                 self.links.check_members(&next).map_err(|error| error.to_string())?;
-                Change::Add { node: new.id, member: new.member, in_place_of: old }
+                Change::Add {
+                    node: new.id,
+                    member: new.member,
+                    in_place_of: old,
+                    store_version: None,
+                }
             }
             MemberCommand::Promote(node) => Change::Promote(self.member_id(&node)?),
             MemberCommand::Remove(node) => Change::Remove(self.member_id(&node)?),
@@ -391,7 +409,11 @@ impl Core {
             client: member.client_address.clone(),
             http: member.http_address.clone(),
         });
-        Members { cluster_uuid: self.identity.cluster.to_string(), members: members.collect() }
+        Members {
+            cluster_uuid: self.identity.cluster.to_string(),
+            members: members.collect(),
+            ..Members::default()
+        }
     }
 }
 

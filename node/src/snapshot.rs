@@ -435,7 +435,7 @@ impl Snapshots {
             if let Some(job) = writing.waiting.take()
                 && let Err(job) = self.worker.try_order(job)
             {
-                writing.waiting = Some(job);
+                writing.waiting = Some(*job);
                 return;
             }
             let has_more = node.store.has_full_snapshot_chunks();

@@ -256,7 +256,7 @@ fn checksum(length: u32, body: &[u8]) -> u32 {
 
 /// Bytes of a configuration, as snapshots keep it.
 pub fn put_configuration(out: &mut impl Out, configuration: &Configuration) {
-    out.u8(value::CONFIGURATION_VERSION);
+    out.u8(value::configuration_version(configuration));
     value::put_configuration(out, configuration);
 }
 

@@ -268,7 +268,11 @@ fn formatted(folder: &std::path::Path) -> NodeConfig {
         client: config.listen.client.to_string(),
         http: config.listen.http.to_string(),
     };
-    let members = Members { cluster_uuid: config.cluster_uuid.clone(), members: vec![member] };
+    let members = Members {
+        cluster_uuid: config.cluster_uuid.clone(),
+        members: vec![member],
+        ..Members::default()
+    };
     std::fs::write(folder.join("members.toml"), members.to_toml()).unwrap();
     config
 }

@@ -150,7 +150,7 @@ impl LocalCluster {
             None => random_uuid(),
         };
         let nodes: Vec<LocalNode> = (1..=spec.servers).map(|id| node_of(&spec, id)).collect();
-        let mut members = Members { cluster_uuid: uuid.clone(), members: Vec::new() };
+        let mut members = Members { cluster_uuid: uuid.clone(), ..Members::default() };
         for node in &nodes {
             write_node_toml(&spec, node, &uuid)?;
             if former.is_none() {

@@ -101,7 +101,8 @@ impl Fleet {
             member
         });
         let members = members.collect();
-        let members = Members { cluster_uuid: fleet.uuid.clone(), members }.to_toml();
+        let members = Members { cluster_uuid: fleet.uuid.clone(), members, ..Members::default() };
+        let members = members.to_toml();
         for id in 1..=voters {
             fleet.introduce(id, &members);
             fleet.start(id);

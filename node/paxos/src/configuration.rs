@@ -7,7 +7,26 @@ use std::fmt;
 
 use crate::ballot::{NodeId, Slot};
 
-/// The members of the group, what identifies them, and what all of them must agree on.
+/// The members of the group, what identifies them, and the rules that all of them go by.
+///
+/// **Why L and ρ may change at all.** A ballot belongs to one configuration, so all that is granted
+/// to it is granted, and all that it counts is counted, under the terms of that one.
+/// - An acceptor grants for the L of the configuration of the ballot that it grants, and says so in
+///   the grant; the holder counts each grant for the length that the grant names, less ρ. So nothing
+///   rests on two nodes having the same L in mind, and where number 0 is not the same on all of them
+///   (files that differ), or states no terms, leases are as safe as with one L for all.
+/// - Whoever knows that k + 1 is chosen may rely on it that no lease of k lasts: the leader that
+///   tallied it has ended its lease in that step, before it told anybody; a leader of a higher ballot
+///   that finished it needed a granter out of every quorum of grants, and waited for the end of those;
+///   and while it finishes a configuration its reign does not open, so it serves no read itself.
+/// - All the same a granter keeps to what it granted under a longer L: what it granted never ends
+///   sooner, and after a restart it is bound for the longest L that its disk remembers. The record of
+///   a configuration is durable before any promise in it, and so before any grant by its L.
+/// - A larger ρ binds from the first ballot of the configuration that states it. The leases of the
+///   one before rest on the smaller bound, as they did all along.
+///
+/// **Why `store_version` may change.** It is raised only, to what every member has said that it can
+/// do. All apply the same slots by the same version, since the log itself says where it changes.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
 pub struct Configuration {
     pub number: u32,
@@ -18,8 +37,36 @@ pub struct Configuration {
     /// Ids of former members. None of them is ever used again (PITFALLS 27), and a node that finds
     /// its own id here has been removed.
     pub removed: BTreeSet<NodeId>,
+    /// By what leases are granted and counted. `None` in a configuration of a release that did not
+    /// state them: until [`Change::Rules`] does, every node goes by its own file.
+    pub lease_terms: Option<LeaseTerms>,
     /// Version of the state machine that applies the slots ruled by this configuration.
     pub store_version: u32,
+}
+
+/// L and ρ.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash)]
+pub struct LeaseTerms {
+    /// L: for how long an acceptor grants, by its own clock.
+    pub lease_us: u64,
+    /// ρ: by how much of a lease the rates of any two clocks may differ.
+    pub drift_percent: u32,
+}
+
+impl LeaseTerms {
+    /// The kernel lets a correction slew a clock by up to 10 %, and two hosts may be corrected in
+    /// opposite directions (PITFALLS 117).
+    pub const DRIFT_PERCENT_DEFAULT: u32 = 20;
+    /// Beyond it a lease is not worth its grants.
+    pub const DRIFT_PERCENT_MAX: u32 = 50;
+}
+
+/// What [`Change::Rules`] asks for; `None` leaves it as it is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Rules {
+    pub lease_us: Option<u64>,
+    pub drift_percent: Option<u32>,
+    pub store_version: Option<u32>,
 }
 
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -64,8 +111,9 @@ pub enum Role {
 pub enum Change {
     /// A new member, as a learner: it receives everything and counts nowhere yet. Its role in
     /// `member` does not matter. Only where it is to replace a voter, `in_place_of`, it may have
-    /// that one's name and addresses: a machine that comes back under a new id.
-    Add { node: NodeId, member: Member, in_place_of: Option<NodeId> },
+    /// that one's name and addresses: a machine that comes back under a new id. `store_version` is
+    /// the newest that its program can do, as far as that program says.
+    Add { node: NodeId, member: Member, in_place_of: Option<NodeId>, store_version: Option<u32> },
     /// A caught-up learner becomes a voter.
     Promote(NodeId),
     /// A member leaves for good.
@@ -75,6 +123,8 @@ pub enum Change {
     /// From any set of voters to any other, through caught-up learners: voters that are not in the
     /// set leave for good, learners in it become voters, other learners stay what they are.
     Voters(BTreeSet<NodeId>),
+    /// The same members by other rules.
+    Rules(Rules),
 }
 
 /// Why a change of the configuration was not taken. Nothing was done, nothing will be.
@@ -122,6 +172,29 @@ pub enum ChangeRefusal {
         able: usize,
         needed: usize,
         missing: Vec<NodeId>,
+    },
+    /// These rules rule already.
+    NothingToChange,
+    /// What was applied by a newer version cannot be applied by an older one again.
+    StoreVersionLowered {
+        ruling: u32,
+        asked: u32,
+    },
+    /// The program of this node cannot do that store version. `None`: it has not been heard, or is
+    /// of a release that does not say.
+    CannotDo {
+        node: NodeId,
+        newest: Option<u32>,
+        store_version: u32,
+    },
+    /// The leader's own timing does not go with such a lease.
+    LeaseOutOfBounds {
+        lease_us: u64,
+        least_us: u64,
+        most_us: u64,
+    },
+    DriftOutOfBounds {
+        drift_percent: u32,
     },
 }
 
@@ -171,6 +244,38 @@ impl fmt::Display for ChangeRefusal {
                     missing.join(", ")
                 )
             }
+            ChangeRefusal::NothingToChange => write!(f, "these rules rule already"),
+            ChangeRefusal::StoreVersionLowered { ruling, asked } => write!(
+                f,
+                "store version {ruling} rules, and is never lowered to {asked}: what was applied by \
+                 the newer one cannot be applied by the older one again"
+            ),
+            ChangeRefusal::CannotDo { node, newest: Some(newest), store_version } => write!(
+                f,
+                "{node} can do store versions up to {newest}, not {store_version}: install a newer \
+                 release there first"
+            ),
+            ChangeRefusal::CannotDo { node, newest: None, store_version } => write!(
+                f,
+                "{node} has not said that it can do store version {store_version}: see that it runs, \
+                 is connected, and is of a release that says"
+            ),
+            ChangeRefusal::LeaseOutOfBounds { lease_us, least_us, most_us } => write!(
+                f,
+                "a lease of {} ms does not go with the timing of this node's file, which allows {} to \
+                 {} ms (twice heartbeat_ms, and more by a larger drift; half of phase1_ms, and \
+                 silence_ms): change those on all nodes first",
+                lease_us / 1_000,
+                least_us.div_ceil(1_000),
+                most_us / 1_000
+            ),
+            ChangeRefusal::DriftOutOfBounds { drift_percent } => write!(
+                f,
+                "a drift of {drift_percent} % makes no sense: 1 to {} % (clocks that NTP corrects \
+                 need {})",
+                LeaseTerms::DRIFT_PERCENT_MAX,
+                LeaseTerms::DRIFT_PERCENT_DEFAULT
+            ),
         }
     }
 }
@@ -200,7 +305,7 @@ impl Configuration {
         let mut next = self.clone();
         next.number += 1;
         match change {
-            Change::Add { node, member, in_place_of } => {
+            Change::Add { node, member, in_place_of, store_version } => {
                 if self.contains(*node) {
                     return Err(ChangeRefusal::AlreadyAMember(*node));
                 }
@@ -214,6 +319,7 @@ impl Configuration {
                     });
                 }
                 self.check_untaken(*node, member, *in_place_of)?;
+                self.check_can_do(*node, *store_version)?;
                 next.members.insert(*node, Member { role: Role::Learner, ..member.clone() });
             }
             Change::Promote(node) => next.promote(*node)?,
@@ -233,6 +339,7 @@ impl Configuration {
                     next.remove(node)?;
                 }
             }
+            Change::Rules(rules) => next.rule(*rules)?,
         }
         // A learner may share a voter's name for as long as it does not vote beside that one.
         for (node, member) in &next.members {
@@ -264,6 +371,39 @@ impl Configuration {
                     return Err(ChangeRefusal::Taken { node, by, what, which });
                 }
             }
+        }
+        Ok(())
+    }
+
+    /// Can `node`, whose newest store version is `newest`, do the one that rules? A program that says
+    /// nothing is of a release that knew only the first one.
+    pub(crate) fn check_can_do(
+        &self,
+        node: NodeId,
+        newest: Option<u32>,
+    ) -> Result<(), ChangeRefusal> {
+        let store_version = self.store_version;
+        if newest.unwrap_or(1) < store_version {
+            return Err(ChangeRefusal::CannotDo { node, newest, store_version });
+        }
+        Ok(())
+    }
+
+    fn rule(&mut self, rules: Rules) -> Result<(), ChangeRefusal> {
+        if let Some(terms) = &mut self.lease_terms {
+            terms.lease_us = rules.lease_us.unwrap_or(terms.lease_us);
+            terms.drift_percent = rules.drift_percent.unwrap_or(terms.drift_percent);
+            if !(1..=LeaseTerms::DRIFT_PERCENT_MAX).contains(&terms.drift_percent) {
+                let drift_percent = terms.drift_percent;
+                return Err(ChangeRefusal::DriftOutOfBounds { drift_percent });
+            }
+        }
+        if let Some(asked) = rules.store_version {
+            let ruling = self.store_version;
+            if asked < ruling && !mutant!(StoreVersionLowered) {
+                return Err(ChangeRefusal::StoreVersionLowered { ruling, asked });
+            }
+            self.store_version = asked;
         }
         Ok(())
     }

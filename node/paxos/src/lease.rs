@@ -15,24 +15,21 @@ use std::collections::{BTreeMap, VecDeque};
 use std::hash::{Hash, Hasher};
 
 use crate::ballot::{Ballot, NodeId};
-use crate::configuration::Configuration;
+use crate::configuration::{Configuration, LeaseTerms};
 use crate::message::{Message, Value};
 use crate::settings::Limits;
 
-/// ρ: by how much of a lease the rates of any two clocks may differ. The kernel lets a correction
-/// slew a clock by up to 10 %, two hosts may be corrected in opposite directions (PITFALLS 117).
-const DRIFT_PERCENT: u64 = 20;
 /// Taken off besides, for the resolution of the clocks.
-const MARGIN_US: u64 = 1_000;
+pub(crate) const MARGIN_US: u64 = 1_000;
 /// A search looks at no older heartbeats than so many.
 pub(crate) const HASHED_MAX: u64 = 2;
 
 /// How long a holder may count on a grant of `length_us`, from the sending of the heartbeat.
-pub(crate) fn counted_us(length_us: u64) -> u64 {
+pub(crate) fn counted_us(length_us: u64, drift_percent: u32) -> u64 {
     let drift_percent = match (mutant!(DriftNotSubtracted), mutant!(DriftOfOnePercent)) {
         (true, _) => 0,
         (false, true) => 1,
-        (false, false) => DRIFT_PERCENT,
+        (false, false) => u64::from(drift_percent),
     };
     (length_us - length_us * drift_percent / 100).saturating_sub(MARGIN_US)
 }
@@ -161,6 +158,9 @@ fn ballot_of(message: &Message) -> Ballot {
 #[derive(Clone, Debug, Default, Hash)]
 pub(crate) struct Holder {
     ballot: Ballot,
+    /// Those of the configuration that `ballot` belongs to. Only their ρ counts here: each grant says
+    /// itself how long it is.
+    terms: LeaseTerms,
     grants: BTreeMap<NodeId, Grant>,
     /// The lease lasts until then, by the clock of this node; 0 before the first quorum.
     expires_us: u64,
@@ -177,15 +177,22 @@ struct Grant {
 }
 
 impl Holder {
-    /// The holder of a ballot that has just been elected. It holds nothing yet, and for another L it
-    /// is nobody's fault: granters outside its quorum may still be bound to a former leader.
-    pub(crate) fn begin(&mut self, ballot: Ballot, length_us: u64, now_us: u64) {
+    /// The holder of a ballot that has just been elected. It holds nothing yet, and for `patience_us`,
+    /// another L, it is nobody's fault: granters outside its quorum may still be bound to a former
+    /// leader.
+    pub(crate) fn begin(
+        &mut self,
+        ballot: Ballot,
+        terms: LeaseTerms,
+        patience_us: u64,
+        now_us: u64,
+    ) {
         if mutant!(LeaseKeptWhenBallotBegun) {
-            self.ballot = ballot;
+            (self.ballot, self.terms) = (ballot, terms);
             return;
         }
-        let without_since_us = now_us + length_us;
-        *self = Holder { ballot, without_since_us, ..Holder::default() };
+        let without_since_us = now_us + patience_us;
+        *self = Holder { ballot, terms, without_since_us, ..Holder::default() };
     }
 
     /// The ballot is over, and with it the lease: in this very step.
@@ -231,7 +238,9 @@ impl Holder {
         let mut ends: Vec<u64> = voters
             .map(|(_, grant)| {
                 let sent_us = if mutant!(MixedGrants) { newest_us } else { grant.sent_us };
-                sent_us + counted_us(grant.length_us)
+                let own = mutant!(GrantCountedByRulingLease);
+                let length_us = if own { self.terms.lease_us } else { grant.length_us };
+                sent_us + counted_us(length_us, self.terms.drift_percent)
             })
             .collect();
         ends.sort_unstable_by(|a, b| b.cmp(a));
@@ -280,6 +289,8 @@ mod tests {
     use crate::configuration::{Member, Role};
 
     const L: u64 = 100_000;
+    const TERMS: LeaseTerms =
+        LeaseTerms { lease_us: L, drift_percent: LeaseTerms::DRIFT_PERCENT_DEFAULT };
 
     fn ballot(round: u64, node: u32) -> Ballot {
         Ballot { configuration: 0, round, node: NodeId(node) }
@@ -292,9 +303,25 @@ mod tests {
 
     #[test]
     fn a_fifth_and_a_millisecond_are_taken_off() {
-        assert_eq!(counted_us(L), 79_000);
-        assert_eq!(counted_us(0), 0);
-        assert_eq!(counted_us(500), 0);
+        assert_eq!(counted_us(L, 20), 79_000);
+        assert_eq!(counted_us(0, 20), 0);
+        assert_eq!(counted_us(500, 20), 0);
+    }
+
+    /// Another configuration's ρ.
+    #[test]
+    fn a_larger_drift_takes_off_more() {
+        assert_eq!(counted_us(L, 35), 64_000);
+    }
+
+    /// PITFALLS 105, by a change of L: whoever granted for longer is bound for longer.
+    #[test]
+    fn a_shorter_grant_does_not_shorten_the_one_before() {
+        let mut granter = Granter::default();
+        granter.grant(ballot(5, 1), L);
+        granter.grant(ballot(7, 1), 10 + L / 2);
+        assert!(granter.binds(ballot(8, 2), L - 1));
+        assert!(!granter.binds(ballot(8, 2), L));
     }
 
     #[test]
@@ -341,7 +368,7 @@ mod tests {
     fn the_lease_runs_from_the_newest_heartbeat_that_a_quorum_has_reached() {
         let configuration = three_voters();
         let mut holder = Holder::default();
-        holder.begin(ballot(5, 1), L, 0);
+        holder.begin(ballot(5, 1), TERMS, L, 0);
         holder.on_grant(NodeId(1), (7, 1_000), L, &configuration);
         assert_eq!(holder.remaining_us(1_000), 0, "one is no quorum of three");
         holder.on_grant(NodeId(3), (8, 2_000), L, &configuration);
@@ -360,7 +387,7 @@ mod tests {
     fn a_shorter_grant_counts_for_as_long_as_it_was_given() {
         let configuration = three_voters();
         let mut holder = Holder::default();
-        holder.begin(ballot(5, 1), L, 0);
+        holder.begin(ballot(5, 1), TERMS, L, 0);
         holder.on_grant(NodeId(1), (1, 0), 6 * L, &configuration);
         holder.on_grant(NodeId(2), (1, 0), L, &configuration);
         assert_eq!(holder.remaining_us(0), 79_000);

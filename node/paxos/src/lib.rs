@@ -86,7 +86,7 @@ mod replica;
 mod settings;
 
 pub use ballot::{Ballot, NodeId, Slot};
-pub use configuration::{Change, ChangeRefusal, Configuration, Member, Role};
+pub use configuration::{Change, ChangeRefusal, Configuration, LeaseTerms, Member, Role, Rules};
 pub use message::{Accepted, BatchId, Envelope, Heartbeat, Message, PromisedEntry, Value};
 #[cfg(feature = "mutants")]
 pub use mutants::{Mutant, break_rule};

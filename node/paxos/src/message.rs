@@ -42,7 +42,7 @@ impl Value {
             Value::Noop => 1,
             Value::Batch { payload, .. } => 17 + payload.len(),
             Value::Configuration { configuration, .. } => {
-                17 + 64 * configuration.members.len() + 4 * configuration.removed.len()
+                33 + 64 * configuration.members.len() + 4 * configuration.removed.len()
             }
         }
     }

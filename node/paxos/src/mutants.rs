@@ -91,10 +91,14 @@ mod broken {
         HandsOverUndrained,
         RemovedMayCampaign,
         TombstoneAtOnce,
+        LeaseOfTheOwnFile,
+        GrantCountedByRulingLease,
+        StoreVersionLowered,
+        StoreVersionUnheardOf,
     }
 
     impl Mutant {
-        pub const ALL: [Mutant; 60] = [
+        pub const ALL: [Mutant; 64] = [
             Mutant::OneVariableForPromisedAndAccepted,
             Mutant::PromiseGoesBack,
             Mutant::PromiseOnlySlotsSeen,
@@ -155,6 +159,10 @@ mod broken {
             Mutant::HandsOverUndrained,
             Mutant::RemovedMayCampaign,
             Mutant::TombstoneAtOnce,
+            Mutant::LeaseOfTheOwnFile,
+            Mutant::GrantCountedByRulingLease,
+            Mutant::StoreVersionLowered,
+            Mutant::StoreVersionUnheardOf,
         ];
     }
 

@@ -47,8 +47,9 @@ pub struct Recovered {
     /// Everything below is in the snapshot; `Slot::FIRST` without one.
     pub snapshot_below: Slot,
     pub records: Vec<Record>,
-    /// The longest lease that a former process on this disk may have granted, in microseconds; 0 if
-    /// there was none, or none that granted. What this process is to grant counts in any case.
+    /// The longest lease that a former process on this disk may have granted, in microseconds, by
+    /// its file or by any configuration that it knew; 0 if there was none, or none that granted. What
+    /// this process is to grant counts in any case.
     pub granted_us: u64,
 }
 
@@ -128,6 +129,8 @@ pub struct Replica {
     /// Voters that have the configuration that removed this node on disk.
     leave_known_to: Tally,
     tombstone_reported: bool,
+    /// The newest store version that the program of each connected peer can do, if it has said so.
+    store_versions: BTreeMap<NodeId, Option<u32>>,
 }
 
 impl Replica {
@@ -191,7 +194,9 @@ impl Replica {
         let mut entries = entries.split_off(&recovered.snapshot_below.min(first_kept));
         entries.retain(|slot, entry| *slot >= first_kept || entry.accepted == Accepted::Chosen);
         let acceptor = Acceptor::new(promised, entries, first_kept);
-        let granted_us = recovered.granted_us.max(settings.grant_us());
+        let terms = configuration.lease_terms.unwrap_or(settings.lease_terms);
+        let own_us = if settings.has_leases() { terms.lease_us } else { 0 };
+        let granted_us = recovered.granted_us.max(own_us);
         let mut replica = Replica {
             election: Election::new(&settings, now.mono_us),
             settings,
@@ -221,6 +226,7 @@ impl Replica {
             took_leave_us: now.mono_us,
             leave_known_to: Tally::default(),
             tombstone_reported: false,
+            store_versions: BTreeMap::new(),
         };
         // The snapshot may have been synced before the journal was: should it turn out to be bad, the
         // configuration is needed all the same.
@@ -331,6 +337,8 @@ impl Replica {
 
     /// A connection to `peer` has closed: a hint to ask around now. Never ends a lease.
     pub fn disconnected(&mut self, now: Now, peer: NodeId, output: &mut Output) {
+        // Another program may come back in its place.
+        self.store_versions.remove(&peer);
         let was_leader = self.election.on_disconnected(peer);
         if was_leader {
             self.note_leader(output);
@@ -341,6 +349,12 @@ impl Replica {
             self.consider(now, output);
         }
         self.after_step(now, output);
+    }
+
+    /// The newest store version that the program at the other end of a new connection can do, if it
+    /// has said so. Good until the connection closes.
+    pub fn introduced(&mut self, peer: NodeId, store_version_newest: Option<u32>) {
+        self.store_versions.insert(peer, store_version_newest);
     }
 
     /// A connection to `peer` is up: what was in flight to it may be lost and is sent again.

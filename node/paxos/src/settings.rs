@@ -1,6 +1,7 @@
 //! What a replica is told at its start, and how it is told the time.
 
 use crate::ballot::NodeId;
+use crate::configuration::LeaseTerms;
 
 /// One reading of this node's two clocks, taken by the shell just before the call.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -73,24 +74,24 @@ pub struct Settings {
     pub seed: u64,
     pub election: ElectionStrategy,
     pub timing: Timing,
-    /// L: for how long this node's acceptor grants a lease to the leader that it is content with,
-    /// in microseconds of its own clock. 0: it takes no part in leases, neither granting nor
-    /// holding; reads are served by quorum rounds. So they are under `HighestId`, whatever stands
-    /// here. Nodes with different lengths go together: a grant says how long it is.
-    pub lease_us: u64,
+    /// L and ρ as this node's file has them: what it goes by where no configuration states any. Nodes
+    /// whose files differ go together: a grant says how long it is. An L of 0 is no lease at all.
+    pub lease_terms: LeaseTerms,
+    /// Does this node grant and hold leases? Else its reads are served by quorum rounds. So they are
+    /// under `HighestId`, whatever stands here.
+    pub takes_part_in_leases: bool,
+    /// The newest version of the store that this program can do.
+    pub store_version_newest: u32,
     /// Breaks ties between candidates, higher first.
     pub priority: u32,
     pub limits: Limits,
 }
 
 impl Settings {
-    /// The length of this node's grants; 0 if it takes no part in leases. Two leaders at once are
-    /// usual by the highest-id rule, and would only wait for each other's leases.
-    pub(crate) fn grant_us(&self) -> u64 {
-        match self.election {
-            ElectionStrategy::Ballot => self.lease_us,
-            ElectionStrategy::HighestId => 0,
-        }
+    /// By the highest-id rule two leaders at once are usual, and would only wait for each other's
+    /// leases.
+    pub(crate) fn has_leases(&self) -> bool {
+        self.takes_part_in_leases && self.election == ElectionStrategy::Ballot
     }
 
     /// The defaults of DESIGN §3 for one node.
@@ -101,7 +102,12 @@ impl Settings {
             seed,
             election: ElectionStrategy::Ballot,
             timing: Timing::LAN,
-            lease_us: 100_000,
+            lease_terms: LeaseTerms {
+                lease_us: 100_000,
+                drift_percent: LeaseTerms::DRIFT_PERCENT_DEFAULT,
+            },
+            takes_part_in_leases: true,
+            store_version_newest: 1,
             priority: 0,
             limits: Limits { window_slots: 256, window_bytes: 16 << 20, chunk_bytes: 256 << 10 },
         }

@@ -112,10 +112,10 @@ impl Worker {
     }
 
     /// Gives the job back when the thread is behind.
-    pub(super) fn try_order(&self, job: Job) -> Result<(), Job> {
+    pub(super) fn try_order(&self, job: Job) -> Result<(), Box<Job>> {
         match self.jobs.try_send(job) {
             Ok(()) | Err(TrySendError::Disconnected(_)) => Ok(()),
-            Err(TrySendError::Full(job)) => Err(job),
+            Err(TrySendError::Full(job)) => Err(Box::new(job)),
         }
     }
 

@@ -37,6 +37,11 @@ use keyspace::Keyspace;
 use once::Sessions;
 use xxhash_rust::xxh3::xxh3_128;
 
+/// The newest version of apply that this program can do. Which one is done is in the log: the
+/// configuration that rules a slot says so (DESIGN §3, same log, same bytes). A change of what any
+/// entry does to any state is a new version, and the one before stays for the slots that it rules.
+pub const STORE_VERSION_NEWEST: u32 = 1;
+
 /// What the log says of the entry that is being applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Applying {

@@ -6,13 +6,14 @@ use paxos::{Record, Slot};
 
 use super::bytes::{Input, Out};
 use super::value::{
-    CONFIGURATION_VERSION, ballot, configuration, put_ballot, put_configuration, put_value, slot,
-    value,
+    CONFIGURATION_VERSION, WITHOUT_TERMS, ballot, configuration, put_ballot, put_configuration,
+    put_value, slot, states_terms, value,
 };
 use super::{GROUP, WireError, check_group};
 
-/// Version of the records that this release writes.
-pub const RECORD_VERSION: u8 = 1;
+/// Newest version of the records that this release writes: 2 can state lease terms. What version 1 can
+/// say is written as version 1, so that an upgrade can be taken back until such terms are stated.
+pub const RECORD_VERSION: u8 = 2;
 /// Oldest version that it reads: the one before, so that an upgrade finds its own journal.
 pub const RECORD_VERSION_OLDEST: u8 = 1;
 
@@ -23,10 +24,17 @@ const ACCEPTED: u8 = 2;
 const CHOSEN: u8 = 3;
 const CHOSEN_RANGE: u8 = 4;
 const TRIMMED_BELOW: u8 = 5;
+/// One that states no lease terms.
 const CONFIGURATION: u8 = 6;
+const CONFIGURATION_WITH_TERMS: u8 = 7;
 
 pub fn encode_record(record: &Record, out: &mut impl Out) {
-    out.u8(RECORD_VERSION);
+    let with_terms = match record {
+        Record::Accepted { value, .. } | Record::Chosen { value, .. } => states_terms(value),
+        Record::Configuration(configuration) => configuration.lease_terms.is_some(),
+        Record::Promised(_) | Record::ChosenRange { .. } | Record::TrimmedBelow(_) => false,
+    };
+    out.u8(if with_terms { RECORD_VERSION } else { RECORD_VERSION_OLDEST });
     out.u32(GROUP);
     match record {
         Record::Promised(ballot) => {
@@ -54,7 +62,7 @@ pub fn encode_record(record: &Record, out: &mut impl Out) {
             out.u64(*below);
         }
         Record::Configuration(configuration) => {
-            out.u8(CONFIGURATION);
+            out.u8(if with_terms { CONFIGURATION_WITH_TERMS } else { CONFIGURATION });
             put_configuration(out, configuration);
         }
     }
@@ -89,7 +97,10 @@ pub fn decode_record(bytes: Bytes) -> Result<Record, WireError> {
             below: slot(&mut input, "slot chosen below")?,
         },
         TRIMMED_BELOW => Record::TrimmedBelow(slot(&mut input, "slot trimmed below")?),
-        CONFIGURATION => Record::Configuration(configuration(&mut input, CONFIGURATION_VERSION)?),
+        CONFIGURATION => Record::Configuration(configuration(&mut input, WITHOUT_TERMS)?),
+        CONFIGURATION_WITH_TERMS => {
+            Record::Configuration(configuration(&mut input, CONFIGURATION_VERSION)?)
+        }
         value => return Err(WireError::UnknownKind { what: "record", value }),
     };
     input.end()?;

@@ -2,8 +2,8 @@
 
 use ::bytes::{BufMut, Bytes, BytesMut};
 use paxos::{
-    Accepted, Ballot, BatchId, Configuration, Heartbeat, Member, Message, NodeId, PromisedEntry,
-    Record, Role, Slot, Value,
+    Accepted, Ballot, BatchId, Configuration, Heartbeat, LeaseTerms, Member, Message, NodeId,
+    PromisedEntry, Record, Role, Slot, Value,
 };
 use proptest::prelude::*;
 
@@ -13,7 +13,7 @@ use super::*;
 #[path = "../../tests/formats/samples.rs"]
 mod samples;
 
-use samples::{ballot, one_of_each};
+use samples::{a_configuration, ballot, one_of_each};
 
 fn ballots() -> impl Strategy<Value = Ballot> {
     (any::<u32>(), any::<u64>(), any::<u32>()).prop_map(|(configuration, round, node)| Ballot {
@@ -51,10 +51,15 @@ fn configurations() -> impl Strategy<Value = Configuration> {
                 peer_address: address,
             });
     let members = prop::collection::btree_map(any::<u32>().prop_map(NodeId), member, 0..5);
-    (any::<u32>(), members, any::<u32>()).prop_map(|(number, members, store_version)| {
+    let terms = prop::option::of(
+        (any::<u64>(), any::<u32>())
+            .prop_map(|(lease_us, drift_percent)| LeaseTerms { lease_us, drift_percent }),
+    );
+    let rules = (terms, any::<u32>());
+    (any::<u32>(), members, rules).prop_map(|(number, members, (lease_terms, store_version))| {
         let removed = [NodeId(number / 3), NodeId(77)].into();
         let slot = Slot(u64::from(number) * 5);
-        Configuration { number, slot, members, removed, store_version }
+        Configuration { number, slot, members, removed, lease_terms, store_version }
     })
 }
 
@@ -268,7 +273,7 @@ proptest! {
 /// Counters and golden files rely on one order of kinds.
 #[test]
 fn kinds_are_numbered_in_the_order_of_message_kinds() {
-    for (index, message) in one_of_each().iter().enumerate() {
+    for (index, message) in one_of_each(a_configuration()).iter().enumerate() {
         assert_eq!(kind_index(message), index, "{}", message.kind());
         assert_eq!(Message::KINDS[index], message.kind());
     }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use paxos::{Ballot, BatchId, Configuration, Member, NodeId, Role, Slot, Value};
+use paxos::{Ballot, BatchId, Configuration, LeaseTerms, Member, NodeId, Role, Slot, Value};
 
 use super::WireError;
 use super::bytes::{Input, Out};
@@ -10,11 +10,17 @@ use super::bytes::{Input, Out};
 const NOOP: u8 = 0;
 const BATCH: u8 = 1;
 /// 2 was a configuration without its slot and the removed ids; nobody ever proposed one.
+/// One that states no lease terms.
 const CONFIGURATION: u8 = 3;
+const CONFIGURATION_WITH_TERMS: u8 = 4;
 
-/// Version of a configuration that stands alone, as in a snapshot's head.
-pub(super) const CONFIGURATION_VERSION: u8 = 2;
+/// Version of a configuration that stands alone, as in a snapshot's head. One that states no lease
+/// terms is still written as version 2 had it: while a cluster is upgraded node by node, nothing that
+/// the former release could not read is written down or told, until every member can read it.
+pub(super) const CONFIGURATION_VERSION: u8 = 3;
 pub(super) const CONFIGURATION_VERSION_OLDEST: u8 = 1;
+/// The last version without lease terms.
+pub(super) const WITHOUT_TERMS: u8 = 2;
 
 const VOTER: u8 = 0;
 const LEARNER: u8 = 1;
@@ -51,7 +57,10 @@ pub(super) fn put_value(out: &mut impl Out, value: &Value) {
             out.blob(payload);
         }
         Value::Configuration { id, configuration } => {
-            out.u8(CONFIGURATION);
+            out.u8(match states_terms(value) {
+                true => CONFIGURATION_WITH_TERMS,
+                false => CONFIGURATION,
+            });
             put_batch_id(out, *id);
             put_configuration(out, configuration);
         }
@@ -64,9 +73,31 @@ pub(super) fn value(input: &mut Input) -> Result<Value, WireError> {
         BATCH => Ok(Value::Batch { id: batch_id(input)?, payload: input.blob("batch payload")? }),
         CONFIGURATION => Ok(Value::Configuration {
             id: batch_id(input)?,
+            configuration: configuration(input, WITHOUT_TERMS)?,
+        }),
+        CONFIGURATION_WITH_TERMS => Ok(Value::Configuration {
+            id: batch_id(input)?,
             configuration: configuration(input, CONFIGURATION_VERSION)?,
         }),
         value => Err(WireError::UnknownKind { what: "value", value }),
+    }
+}
+
+/// Does it hold a configuration that no release before version 3 can read?
+pub(super) fn states_terms(value: &Value) -> bool {
+    match value {
+        Value::Configuration { configuration, .. } => {
+            configuration_version(configuration) > WITHOUT_TERMS
+        }
+        Value::Noop | Value::Batch { .. } => false,
+    }
+}
+
+/// The oldest version that can say it.
+pub(super) fn configuration_version(configuration: &Configuration) -> u8 {
+    match configuration.lease_terms {
+        Some(_) => CONFIGURATION_VERSION,
+        None => WITHOUT_TERMS,
     }
 }
 
@@ -86,6 +117,10 @@ pub(super) fn put_configuration(out: &mut impl Out, configuration: &Configuratio
     out.u32(configuration.number);
     out.u32(configuration.store_version);
     out.u64(configuration.slot.0);
+    if let Some(LeaseTerms { lease_us, drift_percent }) = configuration.lease_terms {
+        out.u64(lease_us);
+        out.u32(drift_percent);
+    }
     out.count(configuration.removed.len());
     for id in &configuration.removed {
         out.u32(id.0);
@@ -106,14 +141,21 @@ pub(super) fn put_configuration(out: &mut impl Out, configuration: &Configuratio
     }
 }
 
-/// Version 1 knew neither the slot nor the removed ids: number 0, as `format` gave it.
+/// Version 1 knew neither the slot nor the removed ids: number 0, as `format` gave it. Version 2 knew
+/// no lease terms.
 pub(super) fn configuration(input: &mut Input, version: u8) -> Result<Configuration, WireError> {
     let number = input.u32("configuration number")?;
     let store_version = input.u32("store version")?;
     let mut slot = Slot::ZERO;
     let mut removed = BTreeSet::new();
+    let mut lease_terms = None;
     if version > 1 {
         slot = Slot(input.u64("configuration slot")?);
+        if version > WITHOUT_TERMS {
+            let lease_us = input.u64("length of leases")?;
+            let drift_percent = input.u32("drift")?;
+            lease_terms = Some(LeaseTerms { lease_us, drift_percent });
+        }
         for _ in 0..input.count(4, "removed members")? {
             removed.insert(NodeId(input.u32("removed member")?));
         }
@@ -140,5 +182,5 @@ pub(super) fn configuration(input: &mut Input, version: u8) -> Result<Configurat
             return Err(WireError::Duplicate { what: "configuration member", id: id.0 });
         }
     }
-    Ok(Configuration { number, slot, members, removed, store_version })
+    Ok(Configuration { number, slot, members, removed, lease_terms, store_version })
 }

@@ -4,8 +4,8 @@ use std::collections::BTreeMap;
 
 use bytes::Bytes;
 use paxos::{
-    Accepted, Ballot, BatchId, Configuration, Heartbeat, Member, Message, NodeId, PromisedEntry,
-    Record, Role, Slot, Value,
+    Accepted, Ballot, BatchId, Configuration, Heartbeat, LeaseTerms, Member, Message, NodeId,
+    PromisedEntry, Record, Role, Slot, Value,
 };
 
 pub(crate) fn ballot(round: u64) -> Ballot {
@@ -31,13 +31,19 @@ pub(crate) fn a_configuration() -> Configuration {
         slot: Slot(70),
         members,
         removed: [NodeId(3), NodeId(9)].into(),
+        lease_terms: Some(LeaseTerms { lease_us: 123_000, drift_percent: 21 }),
         store_version: 6,
     }
 }
 
-pub(crate) fn a_change() -> Value {
+/// As releases had it that stated no lease terms; and as it is still written.
+pub(crate) fn without_terms() -> Configuration {
+    Configuration { lease_terms: None, ..a_configuration() }
+}
+
+pub(crate) fn a_change(configuration: Configuration) -> Value {
     let id = BatchId { incarnation: 3, counter: 4 };
-    Value::Configuration { id, configuration: a_configuration() }
+    Value::Configuration { id, configuration }
 }
 
 pub(crate) fn a_batch() -> Value {
@@ -45,7 +51,7 @@ pub(crate) fn a_batch() -> Value {
     Value::Batch { id, payload: Bytes::from_static(b"SET k v") }
 }
 
-pub(crate) fn one_of_each() -> Vec<Message> {
+pub(crate) fn one_of_each(configuration: Configuration) -> Vec<Message> {
     let entry = |slot, accepted, value| PromisedEntry { slot: Slot(slot), accepted, value };
     vec![
         Message::Prepare {
@@ -87,7 +93,10 @@ pub(crate) fn one_of_each() -> Vec<Message> {
             asks_grant: true,
         }),
         Message::Ping,
-        Message::Chosen { first: Slot(5), values: vec![a_batch(), Value::Noop, a_change()] },
+        Message::Chosen {
+            first: Slot(5),
+            values: vec![a_batch(), Value::Noop, a_change(configuration)],
+        },
         Message::Learned { first_unchosen: Slot(8) },
         Message::CatchUp { first_unchosen: Slot(8) },
         Message::Confirm { ballot: ballot(7), round: 21 },
@@ -99,13 +108,14 @@ pub(crate) fn one_of_each() -> Vec<Message> {
     ]
 }
 
-pub(crate) fn one_of_each_record() -> Vec<(&'static str, Record)> {
+pub(crate) fn one_of_each_record(configuration: Configuration) -> Vec<(&'static str, Record)> {
+    let a_change = a_change(configuration.clone());
     let accepted = Record::Accepted { slot: Slot(4), ballot: ballot(7), value: a_batch() };
     vec![
         ("promised", Record::Promised(ballot(7))),
         ("accepted", accepted),
-        ("chosen", Record::Chosen { slot: Slot(4), value: a_change() }),
-        ("configuration", Record::Configuration(a_configuration())),
+        ("chosen", Record::Chosen { slot: Slot(4), value: a_change }),
+        ("configuration", Record::Configuration(configuration)),
         ("chosen_range", Record::ChosenRange { from: Slot(2), below: Slot(4) }),
         ("trimmed_below", Record::TrimmedBelow(Slot(4))),
     ]

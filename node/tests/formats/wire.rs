@@ -18,7 +18,7 @@ use node::wire::{
 use paxos::{Member, NodeId, Now, Output, Recovered, Replica, Settings, Slot};
 
 use crate::golden;
-use crate::samples::{a_configuration, ballot, one_of_each};
+use crate::samples::{a_configuration, ballot, one_of_each, without_terms};
 
 const NOW: Now = Now { mono_us: 1_000_000, wall_ms: 1_000_000 };
 
@@ -40,7 +40,7 @@ fn hello() -> Hello {
 }
 
 fn one_of_each_frame() -> Vec<(&'static str, Frame)> {
-    let mut frames: Vec<_> = one_of_each()
+    let mut frames: Vec<_> = one_of_each(without_terms())
         .into_iter()
         .map(|message| (message.kind(), Frame::Peer(PeerFrame::Paxos(message))))
         .collect();
@@ -202,22 +202,26 @@ fn batches() {
 /// A configuration that stands alone, as a snapshot's head has it; the version before, too.
 #[test]
 fn configurations() {
-    let mut today = Vec::new();
-    wire::put_configuration(&mut today, &a_configuration());
-    let version = today[0];
-    let name = format!("configuration-{version}.hex");
-    let place = "CONFIGURATION_VERSION in node/src/wire/value.rs";
-    golden::check(&name, place, &golden::lines([("configuration", today)]));
+    // The oldest version that can say it is written.
+    for (version, configuration) in [(2, without_terms()), (3, a_configuration())] {
+        let mut today = Vec::new();
+        wire::put_configuration(&mut today, &configuration);
+        assert_eq!(today[0], version);
+        let name = format!("configuration-{version}.hex");
+        let place = "CONFIGURATION_VERSION in node/src/wire/value.rs";
+        golden::check(&name, place, &golden::lines([("configuration", today)]));
+    }
     let read = |version: u8| {
         let kept = golden::read_lines(&format!("configuration-{version}.hex")).remove(0).1;
         wire::decode_configuration(kept.into()).unwrap()
     };
-    assert_eq!(read(2), a_configuration());
+    assert_eq!(read(3), a_configuration());
+    assert_eq!(read(2), without_terms());
     // Version 1 knew neither the slot nor the ids that were removed.
-    let mut before = a_configuration();
+    let mut before = without_terms();
     (before.slot, before.removed) = (Slot::ZERO, Default::default());
     assert_eq!(read(1), before);
-    let newer = Bytes::from(vec![version + 1, 0, 0]);
+    let newer = Bytes::from(vec![4, 0, 0]);
     let error = wire::decode_configuration(newer).expect_err("a newer version").to_string();
-    assert!(error.contains("configuration version 3 is newer than 2"), "{error}");
+    assert!(error.contains("configuration version 4 is newer than 3"), "{error}");
 }

@@ -31,6 +31,7 @@ impl Simulation {
             (_, Change::Remove(node)) if node == leader => Rare::LeaderRemoved,
             (_, Change::Remove(_)) => Rare::MemberRemoved,
             (_, Change::Replace { .. } | Change::Voters(_)) => Rare::MembersSwapped,
+            (_, Change::Rules(_)) => unreachable!("no rules are drawn here"),
         });
     }
 
@@ -50,7 +51,12 @@ impl Simulation {
         match pick(&[0, 1, 2, 3, 4, 5, 6, 7].map(NodeId))?.0 {
             0..=2 => {
                 let node = pick(&spares)?;
-                Some(Change::Add { node, member: member(node), in_place_of: None })
+                Some(Change::Add {
+                    node,
+                    member: member(node),
+                    in_place_of: None,
+                    store_version: None,
+                })
             }
             3 | 4 => Some(Change::Promote(pick(&learners)?)),
             5 => Some(Change::Replace { old: pick(&voters)?, new: pick(&learners)? }),

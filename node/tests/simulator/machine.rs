@@ -216,7 +216,7 @@ impl Machine {
             options: self.options,
             snapshots: Arc::clone(&snapshots),
             initial,
-            granted_us: settings.lease_us,
+            granted_us: settings.lease_terms.lease_us,
             settings,
             behaviour: self.behaviour.clone(),
             first_start: self.started.starts == 1,

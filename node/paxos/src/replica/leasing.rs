@@ -3,12 +3,40 @@
 
 use super::Replica;
 use crate::ballot::{Ballot, NodeId};
+use crate::configuration::{Configuration, LeaseTerms};
 use crate::message::Message;
 use crate::output::{Deposed, Note, Output, Position};
 use crate::proposer::Proposer;
 use crate::settings::Now;
 
 impl Replica {
+    // ---- by what terms ------------------------------------------------------------------------
+
+    /// L and ρ of the configuration that rules; of this node's file where it states none.
+    pub fn lease_terms(&self) -> LeaseTerms {
+        let own = self.settings.lease_terms;
+        if mutant!(LeaseOfTheOwnFile) { own } else { self.configuration.lease_terms.unwrap_or(own) }
+    }
+
+    /// Does this node grant and hold leases?
+    pub fn takes_part_in_leases(&self) -> bool {
+        self.settings.has_leases()
+    }
+
+    /// The length of this node's grants; 0 if it takes no part in leases.
+    pub(super) fn grant_us(&self) -> u64 {
+        if self.settings.has_leases() { self.lease_terms().lease_us } else { 0 }
+    }
+
+    /// This node leads from now on. Granters may still be bound by the L of the configuration before.
+    pub(super) fn begin_lease(&mut self, now: Now, ballot: Ballot) {
+        let of = |former: &Configuration| former.lease_terms.unwrap_or(self.settings.lease_terms);
+        let former_us = self.former.as_ref().map_or(0, |former| of(former).lease_us);
+        let own_us = self.grant_us();
+        let patience_us = if own_us == 0 { 0 } else { own_us.max(former_us) };
+        self.holder.begin(ballot, self.lease_terms(), patience_us, now.mono_us);
+    }
+
     // ---- the acceptor grants ------------------------------------------------------------------
 
     /// A heartbeat of `ballot`'s leader asks for a grant. It is given if this acceptor's promise is
@@ -27,7 +55,7 @@ impl Replica {
         if ballot.configuration != self.configuration.number {
             return;
         }
-        let length_us = self.settings.grant_us();
+        let length_us = self.grant_us();
         let content = from == self.settings.id
             || self.election.followed() == Some((from, ballot))
                 && self.election.happy_with(now.mono_us) == Some(from);
@@ -95,7 +123,7 @@ impl Replica {
     /// can never be a quorum would only hold up the others.
     pub(super) fn asks_grants(&self) -> bool {
         let Proposer::Leading(leading) = &self.proposer else { return false };
-        if self.settings.grant_us() == 0 || leading.handover.is_some() {
+        if self.grant_us() == 0 || leading.handover.is_some() {
             return false;
         }
         let takes_part = |node: &NodeId| {
@@ -153,7 +181,7 @@ impl Replica {
         if !self.asks_grants() {
             self.holder.forgive(u64::MAX, now.mono_us);
         }
-        self.holder.without_us(now.mono_us) >= self.settings.grant_us().max(1)
+        self.holder.without_us(now.mono_us) >= self.grant_us().max(1)
             && self.leading().is_some()
             && !mutant!(OutbidLeaderGoesOn)
     }
@@ -167,7 +195,7 @@ impl Replica {
         match &self.proposer {
             Proposer::Leading(leading) => {
                 let open = self.reign_is_open() || mutant!(LeasedReadBeforeOwnEntry);
-                let free = leading.handover.is_none() && self.settings.grant_us() > 0;
+                let free = leading.handover.is_none() && self.grant_us() > 0;
                 (open && free).then_some(leading.ballot)
             }
             Proposer::Following if mutant!(LeaseKeptAfterRelease) => Some(self.holder.ballot()),

@@ -11,6 +11,7 @@ use std::collections::BTreeSet;
 use super::Replica;
 use crate::ballot::{Ballot, NodeId, Slot};
 use crate::configuration::{Change, ChangeRefusal, Configuration, Role};
+use crate::lease::MARGIN_US;
 use crate::message::{BatchId, Heartbeat, Message, Value};
 use crate::output::{Deposed, Note, Output, Record};
 use crate::proposer::{Handover, Proposer, Stop};
@@ -43,7 +44,15 @@ impl Replica {
         if !self.reign_is_open() && !mutant!(ConfigurationAboveOpenSlots) {
             return Err(ChangeRefusal::NotLeading { leader: None });
         }
-        let next = self.configuration.changed(change)?;
+        let next = match change {
+            // Whoever changes one of the terms states them all.
+            Change::Rules(_) => {
+                let lease_terms = Some(self.lease_terms());
+                Configuration { lease_terms, ..self.configuration.clone() }.changed(change)?
+            }
+            _ => self.configuration.changed(change)?,
+        };
+        self.check_rules(change, &next)?;
         self.check_answerable(now, &next)?;
         self.batch_count += 1;
         let id = BatchId { incarnation: self.settings.incarnation, counter: self.batch_count };
@@ -52,6 +61,47 @@ impl Replica {
         }
         self.after_step(now, output);
         Ok(id)
+    }
+
+    /// May these rules rule? Every member must be able to read what the configuration says, and to
+    /// apply by it; and a lease has to go with the timing of the elections, which is not in the
+    /// configuration: this node's stands for all.
+    fn check_rules(&self, change: &Change, next: &Configuration) -> Result<(), ChangeRefusal> {
+        let Change::Rules(rules) = change else { return Ok(()) };
+        let store_version = next.store_version;
+        let ruling = &self.configuration;
+        if (next.lease_terms, store_version) == (ruling.lease_terms, ruling.store_version) {
+            return Err(ChangeRefusal::NothingToChange);
+        }
+        for &node in next.members.keys() {
+            let newest = match node == self.settings.id {
+                true => Some(self.settings.store_version_newest),
+                false => self.store_versions.get(&node).copied().flatten(),
+            };
+            let can_do = newest.is_some_and(|newest| newest >= store_version);
+            if !can_do && !mutant!(StoreVersionUnheardOf) {
+                return Err(ChangeRefusal::CannotDo { node, newest, store_version });
+            }
+        }
+        let Some(terms) = next.lease_terms else { return Ok(()) };
+        if rules.lease_us.or(rules.drift_percent.map(u64::from)).is_none() {
+            return Ok(());
+        }
+        let timing = &self.settings.timing;
+        // What is left of it has to outlast the heartbeats that renew it.
+        let worth_percent = 100 - u64::from(terms.drift_percent);
+        let renewed_us = ((timing.heartbeat_us + MARGIN_US) * 100).div_ceil(worth_percent);
+        let least_us = renewed_us.max(2 * timing.heartbeat_us);
+        // A candidate may have to wait for its end, and whoever suspects a leader sooner too.
+        let most_us = (timing.phase1_us / 2).min(timing.silence_us);
+        let fits = (least_us..=most_us).contains(&terms.lease_us) || !self.settings.has_leases();
+        match fits {
+            true => Ok(()),
+            false => {
+                let lease_us = terms.lease_us;
+                Err(ChangeRefusal::LeaseOutOfBounds { lease_us, least_us, most_us })
+            }
+        }
     }
 
     /// Could the new configuration go on at once? A cluster that grew by a node which does not
@@ -68,6 +118,7 @@ impl Replica {
             if !able.contains(&node) {
                 return Err(ChangeRefusal::Unreachable(node));
             }
+            next.check_can_do(node, self.store_versions.get(&node).copied().flatten())?;
             let known = self.election.peers.get(&node).map_or(Slot::ZERO, |p| p.first_unchosen);
             let behind_slots = self.learner.first_unchosen.0.saturating_sub(known.0);
             if behind_slots > self.settings.limits.window_slots {

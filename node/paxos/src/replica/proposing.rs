@@ -87,7 +87,7 @@ impl Replica {
         leading.own_slot = end;
         self.proposer = Proposer::Leading(leading);
         self.election.on_elected(now.mono_us);
-        self.holder.begin(ballot, self.settings.grant_us(), now.mono_us);
+        self.begin_lease(now, ballot);
         self.released = None;
         let (mut adopted, mut noops) = (0, 0);
         let mut again: Option<Value> = None;

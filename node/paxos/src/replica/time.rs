@@ -133,7 +133,7 @@ impl Replica {
             first_unchosen: self.learner.first_unchosen,
             hint,
             priority: self.settings.priority,
-            lease_us: self.settings.grant_us(),
+            lease_us: self.grant_us(),
             asks_grant: self.asks_grants(),
         })
     }

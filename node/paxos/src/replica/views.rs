@@ -185,7 +185,7 @@ impl Replica {
         self.election.followed().filter(|(_, ballot)| matters(*ballot)).hash(hasher);
         self.released.map(|released| released.successor()).hash(hasher);
         if let Proposer::Leading(leading) = &self.proposer {
-            self.election.hash_sent(now.mono_us, self.settings.grant_us(), hasher);
+            self.election.hash_sent(now.mono_us, self.grant_us(), hasher);
             hands_over.then(|| leading.hash_deliveries(hasher));
         }
     }

@@ -74,6 +74,8 @@ pub struct Checker {
     lost: BTreeSet<BatchId>,
     /// No read that begins now may miss this slot.
     read_floor: Slot,
+    /// The newest store version that each node's program can do.
+    store_versions: BTreeMap<NodeId, u32>,
     pub violation: Option<String>,
 }
 
@@ -103,6 +105,7 @@ impl Checker {
             acknowledged: BTreeMap::new(),
             lost: BTreeSet::new(),
             read_floor: Slot::ZERO,
+            store_versions: BTreeMap::new(),
             violation: None,
         }
     }
@@ -315,9 +318,45 @@ impl Checker {
                     let number = configuration.number;
                     self.fail(format!("slot {slot}: configuration {number} has the wrong base"));
                 }
+                self.check_store_version(configuration);
                 self.configurations.push(configuration.clone());
             }
             self.chosen.insert(slot, value);
+        }
+    }
+
+    /// The program of `node` can do store versions up to this one.
+    pub fn can_do(&mut self, node: NodeId, newest: u32) {
+        self.store_versions.insert(node, newest);
+    }
+
+    /// The store's version is raised only, and every member can do it.
+    fn check_store_version(&mut self, configuration: &Configuration) {
+        let (number, next) = (configuration.number, configuration.store_version);
+        let former = self.configuration().store_version;
+        if next < former {
+            self.fail(format!(
+                "configuration {number} lowers the store version from {former} to {next}"
+            ));
+        }
+        let cannot = |id: &&NodeId| self.store_versions.get(id).is_none_or(|can| *can < next);
+        if let Some(node) = configuration.members.keys().find(cannot) {
+            let text = format!("configuration {number}: {node} cannot do store version {next}");
+            self.fail(text);
+        }
+    }
+
+    /// An acceptor grants by the L of the configuration whose ballot it grants.
+    fn check_length(&mut self, from: NodeId, ballot: Ballot, length_us: u64) {
+        let configuration = self.configurations.get(ballot.configuration as usize);
+        let terms = configuration.and_then(|configuration| configuration.lease_terms);
+        if let Some(terms) = terms
+            && terms.lease_us != length_us
+        {
+            self.fail(format!(
+                "{from} grants {ballot} for {length_us} µs, its configuration says {}",
+                terms.lease_us
+            ));
         }
     }
 
@@ -412,7 +451,8 @@ impl Checker {
                 }
             }
             Message::Learned { first_unchosen } => self.check_learned(from, *first_unchosen),
-            Message::Grant { ballot, .. } => {
+            Message::Grant { ballot, length_us, .. } => {
+                self.check_length(from, *ballot, *length_us);
                 let durable = self.facts(from).durable.promised;
                 if durable < *ballot {
                     self.fail(format!("{from} grants {ballot}, its disk promises only {durable}"));

@@ -44,6 +44,8 @@ pub struct Node {
     pub settings: Settings,
     /// Groups in one segment before the next is opened.
     pub segment_groups: usize,
+    /// The longest lease that a process on this disk may have granted.
+    pub longest_lease_us: u64,
     /// It was removed, and is not to start again.
     pub has_tombstone: bool,
 }
@@ -130,6 +132,7 @@ impl Cluster {
             process: None,
             settings: settings(id),
             segment_groups: usize::MAX,
+            longest_lease_us: 0,
             has_tombstone: false,
         };
         Cluster {
@@ -219,7 +222,7 @@ impl Cluster {
             }
             _ => {}
         }
-        let granted_us = node.settings.lease_us;
+        let granted_us = node.longest_lease_us;
         let recovered = Recovered { snapshot_below: store.applied_below, records, granted_us };
         let mut settings = node.settings.clone();
         settings.incarnation = incarnation;
@@ -237,6 +240,7 @@ impl Cluster {
         self.checker.restarted(id, store.applied_below);
         self.trace.line(|| format!("{id} starts"));
         self.absorb(id, output);
+        self.introduce(id);
     }
 
     /// The process dies and the power with it: of the unsynced groups the first `survivors` stay.
@@ -291,6 +295,20 @@ impl Cluster {
             .line(|| format!("{id}'s newest snapshot is spoiled, the one below {below} is left"));
     }
 
+    /// A process that starts and those that run tell each other which store versions they can do.
+    fn introduce(&mut self, id: NodeId) {
+        let newest = self.nodes[&id].settings.store_version_newest;
+        self.checker.can_do(id, newest);
+        for peer in self.ids() {
+            if peer == id || !self.is_up(peer) {
+                continue;
+            }
+            let theirs = self.nodes[&peer].settings.store_version_newest;
+            self.call(id, |replica, _, _| replica.introduced(peer, Some(theirs)));
+            self.call(peer, |replica, _, _| replica.introduced(id, Some(newest)));
+        }
+    }
+
     // ---- what can happen to a process ---------------------------------------------------------
 
     /// Runs one call of the replica, then does the shell's work for it.
@@ -337,7 +355,11 @@ impl Cluster {
     }
 
     pub fn connected(&mut self, id: NodeId, peer: NodeId) {
-        self.call(id, |replica, now, output| replica.connected(now, peer, output));
+        let newest = self.nodes[&peer].settings.store_version_newest;
+        self.call(id, |replica, now, output| {
+            replica.introduced(peer, Some(newest));
+            replica.connected(now, peer, output);
+        });
     }
 
     pub fn disconnected(&mut self, id: NodeId, peer: NodeId) {
@@ -634,7 +656,18 @@ impl Cluster {
             node.has_tombstone = true;
             node.process = None;
         }
+        self.remember_lease(id);
         self.check_leases();
+    }
+
+    /// No grant by a longer L leaves before the disk remembers it.
+    fn remember_lease(&mut self, id: NodeId) {
+        let node = self.node(id);
+        let Some(process) = &node.process else { return };
+        if node.settings.takes_part_in_leases {
+            let lease_us = process.replica.lease_terms().lease_us;
+            node.longest_lease_us = node.longest_lease_us.max(lease_us);
+        }
     }
 
     /// At most one node holds a lease, and no lease misses what anybody was told.
@@ -683,6 +716,20 @@ impl Cluster {
         if let Some(rare) = rare {
             self.coverage.count(rare);
         }
+        if matches!(note, Note::ConfigurationKnown { .. }) {
+            self.count_rules(id);
+        }
+    }
+
+    fn count_rules(&mut self, id: NodeId) {
+        let Some(replica) = self.replica(id) else { return };
+        let configuration = replica.configuration();
+        let of_files = Some(self.nodes[&id].settings.lease_terms);
+        let states_others =
+            configuration.lease_terms.is_some() && configuration.lease_terms != of_files;
+        let is_raised = configuration.store_version > 1;
+        self.coverage.add(Rare::LeaseTermsStated, u64::from(states_others));
+        self.coverage.add(Rare::StoreVersionRaised, u64::from(is_raised));
     }
 
     fn append(&mut self, id: NodeId, records: &[Record]) {

@@ -71,6 +71,8 @@ rare! {
     UnknownConfiguration: "a ballot of an unknown configuration was not answered",
     StaleTally: "votes of an older configuration were voided",
     ChangeRefused: "a change of the configuration was refused",
+    LeaseTermsStated: "a configuration stated other leases than the files",
+    StoreVersionRaised: "a configuration raised the store's version",
     LearnerPromoted: "a node that joined empty became a voter",
     LeaderRemoved: "a leader was removed",
     Tombstone: "a removed node was no longer needed",

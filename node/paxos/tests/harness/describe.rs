@@ -1,6 +1,6 @@
 //! Messages, records and notes in the words of the scripts: one line each, for people.
 
-use paxos::{Accepted, Deposed, Message, Note, PromisedEntry, Record, Value};
+use paxos::{Accepted, Configuration, Deposed, Message, Note, PromisedEntry, Record, Value};
 
 pub fn value(value: &Value) -> String {
     match value {
@@ -8,8 +8,20 @@ pub fn value(value: &Value) -> String {
         Value::Batch { payload, .. } => String::from_utf8_lossy(payload).into_owned(),
         Value::Configuration { configuration, .. } => {
             let voters: Vec<String> = configuration.voters().map(|id| id.to_string()).collect();
-            format!("configuration {} {{{}}}", configuration.number, voters.join(" "))
+            let rules = rules(configuration);
+            format!("configuration {} {{{}}}{rules}", configuration.number, voters.join(" "))
         }
+    }
+}
+
+/// What it states beyond its members.
+fn rules(configuration: &Configuration) -> String {
+    let terms = configuration.lease_terms.map_or(String::new(), |terms| {
+        format!(" leases of {} ms, drift {} %", terms.lease_us / 1_000, terms.drift_percent)
+    });
+    match configuration.store_version {
+        0 | 1 => terms,
+        store_version => format!("{terms}, store version {store_version}"),
     }
 }
 

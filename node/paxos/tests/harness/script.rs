@@ -9,12 +9,14 @@
 //! cluster nodes=3 learners=1 spares=1 strategy=highest-id window=4 chunk=1 disk=manual leader=1
 //!   lease=100 speeds=890000,1110000     leases of 100 ms; how fast the nodes' clocks run, in ppm
 //!   plain=2,3                           nodes that take no part in leases
+//!   files=100,50,50 can=1,1,2           what each node's file says of L; which store version it can do
 //!   timing=wan delay=100 slow=3:150     the longer timing; how many milliseconds messages travel
 //!                                       in `run`, and those from and to n3 besides
 //! campaign 2               n2 begins phase 1
 //! propose 1 x              a client writes x at n1
 //! read 1                   a client reads at n1
 //! change 1 add 4 name=a for=2 | promote 4 | remove 4 | replace 1 4 | voters 3,4    at leader n1
+//! change 1 rules lease=60 drift=25 store=2
 //! deliver accept from=1 to=2,3      the waiting messages that match, in order
 //! deliver accepted twice            each of them two times
 //! drop accepted to=1                the same, but they are lost
@@ -24,6 +26,7 @@
 //! cut 1-2 1>3 | isolate 3 | heal    links, both ways or one way
 //! lose accepted to=1       the same messages are lost whenever they are sent, until `heal`
 //! crash 1 keep=0 | start 1          keep: how many unsynced groups survive
+//! start 1 can=2                     with a program that can do store version 2
 //! snapshot 1 | spoil 1     n1 writes a snapshot and trims | its newest one is unreadable
 //! grey 2 | able 2          n2 cannot accept, or can again
 //! pause 1 | resume 1 | disconnect 2 1
@@ -46,7 +49,7 @@ mod pattern;
 use std::collections::{BTreeMap, BTreeSet};
 
 use paxos::{
-    Change, ElectionStrategy, Envelope, Member, Message, NodeId, Refusal, Settings, Timing,
+    Change, ElectionStrategy, Envelope, Member, Message, NodeId, Refusal, Rules, Settings, Timing,
 };
 
 use super::cluster::{Cluster, Look};
@@ -228,7 +231,13 @@ impl Stage {
                 self.cluster().crash(node(1), keep as usize);
                 self.network.retain(|(_, envelope)| envelope.to != node(1));
             }
-            "start" => self.cluster().start(node(1)),
+            "start" => {
+                if let Some(can) = words.get(2) {
+                    let newest = number(can, "can=") as u32;
+                    self.cluster().node(node(1)).settings.store_version_newest = newest;
+                }
+                self.cluster().start(node(1));
+            }
             "snapshot" => {
                 let snapshot = self.cluster().snapshot(node(1)).expect("a running node");
                 self.cluster().snapshot_synced(node(1), snapshot);
@@ -303,7 +312,13 @@ impl Stage {
             let is_plain = option("plain=").is_some_and(|list| {
                 list.split(',').any(|node| number(node, "") == u64::from(id.0))
             });
-            settings.lease_us = if is_plain { 0 } else { MS * value("lease=", 0) };
+            settings.takes_part_in_leases = !is_plain;
+            let own = |name: &str, default: u64| {
+                let of_each = option(name).and_then(|list| list.split(',').nth(id.0 as usize - 1));
+                of_each.map_or(default, |text| number(text, ""))
+            };
+            settings.lease_terms.lease_us = MS * own("files=", value("lease=", 0));
+            settings.store_version_newest = own("can=", 1) as u32;
             if option("timing=") == Some("wan") {
                 settings.timing = WAN;
             }
@@ -361,7 +376,9 @@ impl Stage {
                 let name = option("name=").unwrap_or_default().to_owned();
                 let in_place_of = option("for=").map(|id| NodeId(number(id, "") as u32));
                 let member = Member { name, ..Member::default() };
-                Change::Add { node: node(1), member, in_place_of }
+                let newest = self.cluster().node(node(1)).settings.store_version_newest;
+                let store_version = Some(newest);
+                Change::Add { node: node(1), member, in_place_of, store_version }
             }
             "promote" => Change::Promote(node(1)),
             "remove" => Change::Remove(node(1)),
@@ -369,6 +386,17 @@ impl Stage {
             "voters" => Change::Voters(
                 words[1].split(',').map(|id| NodeId(number(id, "") as u32)).collect(),
             ),
+            "rules" => {
+                let rule = |name: &str| {
+                    let text = words.iter().find_map(|word| word.strip_prefix(name))?;
+                    Some(number(text, ""))
+                };
+                Change::Rules(Rules {
+                    lease_us: rule("lease=").map(|lease_ms| MS * lease_ms),
+                    drift_percent: rule("drift=").map(|percent| percent as u32),
+                    store_version: rule("store=").map(|version| version as u32),
+                })
+            }
             other => panic!("no such change: {other}"),
         };
         match self.cluster().change(id, &change) {

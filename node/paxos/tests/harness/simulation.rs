@@ -122,6 +122,7 @@ pub fn run(run: Run) -> Outcome {
 struct Simulation {
     plan: Plan,
     chance: Chance,
+    rules_chance: Chance,
     less: Less,
     /// Faults drawn so far, and those that struck.
     faults_drawn: u64,
@@ -159,7 +160,8 @@ impl Simulation {
         let mut cluster = Cluster::new((plan.voters, plan.learners, plan.spares), |id| {
             let mut settings = Settings::new(id, 0, seed ^ u64::from(id.0));
             settings.election = strategy;
-            settings.lease_us = if plain && id.0 % 2 == 0 { 0 } else { plan.lease_us };
+            settings.lease_terms.lease_us = plan.lease_us;
+            settings.takes_part_in_leases = !plain || id.0 % 2 == 1;
             settings.limits.window_slots = window;
             settings.limits.chunk_bytes = chunk_bytes;
             settings.priority = if priorities { id.0 % 2 } else { 0 };
@@ -186,6 +188,7 @@ impl Simulation {
         Simulation {
             plan,
             chance,
+            rules_chance: Chance::new(seed ^ 0x7a11),
             less: run.less,
             faults_drawn: 0,
             strikes: Vec::new(),
@@ -310,7 +313,10 @@ impl Simulation {
             Event::Fault => self.fault(),
             Event::Change => self.change(),
             Event::Introduce => self.introduce(),
-            Event::Restart(node) => self.start(node),
+            Event::Restart(node) => {
+                self.upgrade(node);
+                self.start(node);
+            }
             Event::Disconnected { node, peer } => {
                 if self.cluster.is_up(node) {
                     self.cluster.disconnected(node, peer);

@@ -424,7 +424,8 @@ impl Lab {
         let configuration =
             Configuration { members: voters.chain(learners).collect(), ..Configuration::default() };
         let mut settings = Settings::new(id, u64::from(id.0) << 8 | incarnation, 0);
-        settings.lease_us = self.bounds.leases.as_ref().map_or(0, |leases| leases.steps * STEP_US);
+        settings.lease_terms.lease_us =
+            self.bounds.leases.as_ref().map_or(0, |leases| leases.steps * STEP_US);
         // The search decides when anything happens.
         settings.timing.heartbeat_us = 0;
         settings.timing.silence_us = NEVER_US;
@@ -433,7 +434,7 @@ impl Lab {
         settings.timing.phase1_us_max = NEVER_US;
         settings.timing.resend_us = NEVER_US;
         settings.timing.stalled_us = NEVER_US;
-        let lease_us = settings.lease_us;
+        let lease_us = settings.lease_terms.lease_us;
         let records = disk.as_ref().map(Disk::records).unwrap_or_default();
         let recovered = Recovered { records, ..Recovered::default() };
         let now = paxos::Now { mono_us: now_us, wall_ms: 1 };

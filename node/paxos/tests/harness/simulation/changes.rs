@@ -2,9 +2,9 @@
 
 use std::collections::BTreeSet;
 
-use paxos::{Change, Member, NodeId};
+use paxos::{Change, Member, NodeId, Rules};
 
-use super::{Event, Simulation};
+use super::{Event, MS, Simulation};
 
 impl Simulation {
     pub(super) fn change(&mut self) {
@@ -21,9 +21,32 @@ impl Simulation {
         if self.paused_until.contains_key(&leader) {
             return;
         }
-        if let Some(change) = self.draw_change() {
+        let of_rules = self.plan.rules && self.rules_chance.one_in(4);
+        let change = if of_rules { Some(self.draw_rules()) } else { self.draw_change() };
+        if let Some(change) = change {
             self.cluster.trace.line(|| format!("---- {leader} is asked for {change:?}"));
             self.cluster.change(leader, &change);
+        }
+    }
+
+    /// Drawn apart from the rest, so that a life without such changes stays what it is. No drift below
+    /// what the clocks of these lives may have.
+    fn draw_rules(&mut self) -> Change {
+        let chance = &mut self.rules_chance;
+        let (lease_ms, drift_percent) = (*chance.pick(&[50, 60, 80, 100]), *chance.pick(&[20, 30]));
+        let has_leases = self.plan.lease_us > 0;
+        let ruling = self.cluster.checker.configuration().store_version;
+        Change::Rules(Rules {
+            lease_us: (has_leases && chance.one_in(2)).then_some(lease_ms * MS),
+            drift_percent: (has_leases && chance.one_in(4)).then_some(drift_percent),
+            store_version: chance.one_in(2).then(|| (ruling + chance.below(4) as u32).max(2) - 1),
+        })
+    }
+
+    /// A program that comes back may be a newer one.
+    pub(super) fn upgrade(&mut self, node: NodeId) {
+        if self.plan.rules && self.rules_chance.one_in(3) {
+            self.cluster.node(node).settings.store_version_newest += 1;
         }
     }
 
@@ -46,7 +69,12 @@ impl Simulation {
         match chance.below(8) {
             0..=2 => {
                 let node = pick(&spares, chance)?;
-                Some(Change::Add { node, member: Member::default(), in_place_of: None })
+                Some(Change::Add {
+                    node,
+                    member: Member::default(),
+                    in_place_of: None,
+                    store_version: None,
+                })
             }
             3 | 4 => Some(Change::Promote(pick(&learners, chance)?)),
             5 => {

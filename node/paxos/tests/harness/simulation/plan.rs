@@ -35,6 +35,8 @@ pub struct Plan {
     pub change_every_us: u64,
     /// Nodes that are formatted, run, and may be added.
     pub spares: u32,
+    /// Some changes are of the rules, and some programs come back newer than they went.
+    pub rules: bool,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -77,8 +79,8 @@ const FAULTS: [Fault; 16] = [
 ];
 
 /// What else a life can do without.
-pub const TRAITS: [&str; 8] =
-    ["loss", "duplicates", "delays", "stalls", "leases", "changes", "reads", "snapshots"];
+pub const TRAITS: [&str; 9] =
+    ["loss", "duplicates", "delays", "stalls", "leases", "changes", "rules", "reads", "snapshots"];
 
 impl Plan {
     pub fn leave_out(&mut self, less: &Less) {
@@ -90,6 +92,7 @@ impl Plan {
                 "stalls" => self.stall_ppm = 0,
                 "leases" => self.lease_us = 0,
                 "changes" => self.change_every_us = 0,
+                "rules" => self.rules = false,
                 "reads" => self.read_every_us = 0,
                 "snapshots" => self.snapshot_every_us = 0,
                 _kind_of_fault => {}
@@ -99,6 +102,7 @@ impl Plan {
 
     pub fn draw(chance: &mut Chance, seed: u64) -> Plan {
         let (spares, change_every_us) = draw_changes(&mut Chance::new(seed ^ 0x5709));
+        let rules = change_every_us > 0 && Chance::new(seed ^ 0x2135).one_in(2);
         let voters = *chance.pick(&[1, 2, 3, 3, 3, 3, 4, 5, 5, 5, 7]);
         let faults: Vec<Fault> = FAULTS.iter().copied().filter(|_| chance.one_in(2)).collect();
         Plan {
@@ -127,6 +131,7 @@ impl Plan {
             mixed_leases: chance.one_in(8),
             change_every_us,
             spares,
+            rules,
         }
     }
 }
