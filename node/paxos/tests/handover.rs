@@ -65,7 +65,7 @@ impl Desk {
     fn new(plan: Plan, is_told: bool) -> Desk {
         let mut cluster = Cluster::new((3, 0, 0), |id| {
             let mut settings = Settings::new(id, 0, u64::from(id.0));
-            settings.lease_us = MS * plan.lease_ms;
+            settings.lease_terms.lease_us = MS * plan.lease_ms;
             settings
         });
         cluster.trace.enabled = is_told;
