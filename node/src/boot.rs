@@ -120,14 +120,9 @@ pub async fn run(config: NodeConfig, config_path: &Path, set_filter: SetFilter) 
         limits: peers::Limits::default(),
         remembered: peers::Remembered::of(&node.replica),
     };
-    let reachable = membership::reachable(
-        identity.id,
-        node.configuration(),
-        &Default::default(),
-        &initial.members,
-    );
-    let (links, link_events) = Links::start(&identity, process, &reachable, link_settings)?;
     let membership = Membership::new(node.configuration(), initial);
+    let reachable = membership.reachable(identity.id, node.configuration());
+    let (links, link_events) = Links::start(&identity, process, &reachable, link_settings)?;
     let (admin_requests, admin) = mpsc::channel(16);
     let _admin = admin::serve(&config.data_dir, admin_requests)?;
 

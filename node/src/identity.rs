@@ -180,14 +180,24 @@ pub fn load(config: &NodeConfig) -> Result<Identity, IdentityError> {
     let wanted = cluster_of(config)?;
     let path = config.data_dir.join(IDENTITY);
     let identity = read(&config.data_dir)?;
-    if identity.cluster != wanted {
-        return Err(IdentityError::ForeignCluster { path, found: identity.cluster, wanted });
-    }
-    if identity.id != NodeId(config.id) {
-        let (found, wanted) = (identity.id, NodeId(config.id));
-        return Err(IdentityError::ForeignId { path, found, wanted });
-    }
+    check_place(&path, (identity.cluster, identity.id), (wanted, NodeId(config.id)))?;
     Ok(identity)
+}
+
+/// Whether the identity that lies at `path` is the one that the configuration speaks of.
+pub fn check_place(
+    path: &Path,
+    found: (ClusterUuid, NodeId),
+    wanted: (ClusterUuid, NodeId),
+) -> Result<(), IdentityError> {
+    let path = path.to_owned();
+    if found.0 != wanted.0 {
+        return Err(IdentityError::ForeignCluster { path, found: found.0, wanted: wanted.0 });
+    }
+    if found.1 != wanted.1 {
+        return Err(IdentityError::ForeignId { path, found: found.1, wanted: wanted.1 });
+    }
+    Ok(())
 }
 
 /// Counts a start that needs nothing recovered before it.

@@ -57,6 +57,25 @@ pub struct Exported {
     pub members_toml: String,
 }
 
+/// What is new in it to a node.
+#[derive(Debug, PartialEq, Eq)]
+enum News {
+    None,
+    Members,
+    /// That it has to go: even if it knows that already. It may wait for the word of a quorum that
+    /// does not let it in any more.
+    Removed,
+}
+
+impl Exported {
+    fn news(&self, own: NodeId, known: u32) -> News {
+        if self.removed.contains(&own.0) {
+            return News::Removed;
+        }
+        if self.number > known { News::Members } else { News::None }
+    }
+}
+
 /// A node as its `paxos-node identity` and the inventory describe it.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct NewMember {
@@ -181,48 +200,53 @@ impl Membership {
             ..Membership::default()
         }
     }
-}
 
-/// Whom links may lead to: the members; for a while those who have just left; and whomever this node
-/// was told of, at its first start or by an administrator, unless that node has left since. (So a
-/// node finds the others that does not know the members yet, or not any more: PITFALLS 113.)
-pub fn reachable(
-    own: NodeId,
-    configuration: &Configuration,
-    departing: &BTreeMap<NodeId, Member>,
-    introduced: &BTreeMap<NodeId, Member>,
-) -> Configuration {
-    let mut reachable = configuration.clone();
-    let strangers = introduced.iter().filter(|(id, _)| !configuration.removed.contains(id));
-    for (id, member) in departing.iter().chain(strangers) {
-        let is_taken =
-            |other: &Member| !member.public_key.is_empty() && other.public_key == member.public_key;
-        if *id != own && !reachable.members.values().any(is_taken) {
-            reachable.members.entry(*id).or_insert_with(|| member.clone());
+    /// Takes note of the configuration that rules now. True when links have to change.
+    pub fn follow(&mut self, now: Now, configuration: &Configuration) -> bool {
+        let departed = !self.departing.is_empty() && now.mono_us >= self.departing_until_us;
+        if departed {
+            self.departing.clear();
         }
+        if configuration.number == self.followed.number {
+            return departed;
+        }
+        // Several changes may have been learned in one turn.
+        let mut former = std::mem::replace(&mut self.followed, configuration.clone()).members;
+        former.retain(|id, _| !configuration.contains(*id));
+        self.departing.extend(former);
+        self.departing_until_us = now.mono_us + DEPARTING_US;
+        true
     }
-    reachable
+
+    /// An administrator names nodes that may know more. Links have to change.
+    pub fn introduce(&mut self, members: impl IntoIterator<Item = (NodeId, Member)>) {
+        self.introduced.extend(members);
+    }
+
+    /// Whom links may lead to: the members; for a while those who have just left; and whomever this node
+    /// was told of, at its first start or by an administrator, unless that node has left since. (So a
+    /// node finds the others that does not know the members yet, or not any more: PITFALLS 113.)
+    pub fn reachable(&self, own: NodeId, configuration: &Configuration) -> Configuration {
+        let mut reachable = configuration.clone();
+        let strangers =
+            self.introduced.iter().filter(|(id, _)| !configuration.removed.contains(id));
+        for (id, member) in self.departing.iter().chain(strangers) {
+            let is_taken = |other: &Member| {
+                !member.public_key.is_empty() && other.public_key == member.public_key
+            };
+            if *id != own && !reachable.members.values().any(is_taken) {
+                reachable.members.entry(*id).or_insert_with(|| member.clone());
+            }
+        }
+        reachable
+    }
 }
 
 impl Core {
     /// After each turn: links follow the configuration, askers hear what became of their change.
     pub(crate) fn follow_configuration(&mut self, now: Now) {
-        let configuration = self.node.configuration();
-        let departed = !self.membership.departing.is_empty()
-            && now.mono_us >= self.membership.departing_until_us;
-        if departed {
-            self.membership.departing.clear();
-        }
-        if configuration.number != self.membership.followed.number {
+        if self.membership.follow(now, self.node.configuration()) {
             self.remember_lease();
-            // Several changes may have been learned in one turn.
-            let next = configuration.clone();
-            let mut former = std::mem::replace(&mut self.membership.followed, next).members;
-            former.retain(|id, _| !configuration.contains(*id));
-            self.membership.departing.extend(former);
-            self.membership.departing_until_us = now.mono_us + DEPARTING_US;
-            self.update_links();
-        } else if departed {
             self.update_links();
         }
         for (id, verdict) in self.node.verdicts.drain(..) {
@@ -254,11 +278,8 @@ impl Core {
     }
 
     fn update_links(&mut self) {
-        let own = self.identity.id;
-        let membership = &self.membership;
         let configuration = self.node.configuration();
-        let reachable =
-            reachable(own, configuration, &membership.departing, &membership.introduced);
+        let reachable = self.membership.reachable(self.identity.id, configuration);
         if let Err(error) = self.links.update_members(&reachable) {
             tracing::error!(number = configuration.number, "links stay as they are: {error}");
         }
@@ -371,13 +392,14 @@ impl Core {
             ));
         }
         let known = self.node.configuration().number;
-        if exported.number <= known {
-            return Ok(json!({ "configuration": known, "news": false }));
-        }
         let number = exported.number;
-        if exported.removed.contains(&self.identity.id.0) {
-            self.membership.removed = Some(number);
-            return Ok(json!({ "removed_by": number, "news": true }));
+        match exported.news(self.identity.id, known) {
+            News::Removed => {
+                self.membership.removed = Some(number);
+                return Ok(json!({ "removed_by": number, "news": true }));
+            }
+            News::None => return Ok(json!({ "configuration": known, "news": false })),
+            News::Members => {}
         }
         let told = boot::configuration(&members).map_err(|error| format!("{error:#}"))?;
         self.introduce(told.members)?;
@@ -389,7 +411,7 @@ impl Core {
     fn introduce(&mut self, members: BTreeMap<NodeId, Member>) -> Result<(), String> {
         let strangers = Configuration { members, ..Configuration::default() };
         self.links.check_members(&strangers).map_err(|error| error.to_string())?;
-        self.membership.introduced.extend(strangers.members);
+        self.membership.introduce(strangers.members);
         self.update_links();
         Ok(())
     }
@@ -448,4 +470,20 @@ pub fn refuse_tombstone(data_dir: &Path) -> Result<(), TombstoneError> {
 pub fn write_tombstone(data_dir: &Path, number: u32) -> std::io::Result<()> {
     let text = format!("removed by configuration {number}\n");
     crate::boot::write_durably(&data_dir.join(TOMBSTONE), &text)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A node that slept through its removal and heard of it from one peer may be refused by all who
+    /// could tell it that a quorum knows: an administrator's word lets it go all the same.
+    #[test]
+    fn a_removed_node_is_told_to_go_though_it_knows() {
+        let exported = Exported { number: 7, removed: vec![5], members_toml: String::new() };
+        assert_eq!(exported.news(NodeId(5), 6), News::Removed);
+        assert_eq!(exported.news(NodeId(5), 7), News::Removed);
+        assert_eq!(exported.news(NodeId(4), 7), News::None);
+        assert_eq!(exported.news(NodeId(4), 6), News::Members);
+    }
 }

@@ -23,6 +23,7 @@
 //!
 //! Everything runs on the core's thread, inside its `LocalSet`.
 
+mod admission;
 mod channel;
 mod counters;
 mod handshake;
@@ -53,11 +54,13 @@ use tokio::task::JoinSet;
 use self::lane::OutLane;
 use self::members::Peer;
 use self::quiet::Quiet;
-use crate::identity::{ClusterUuid, Identity, Process};
+use crate::identity::{Identity, Process};
 use crate::tls::{KeyError, MemberKeys, PeerTls};
 use crate::wire::{self, Lane, PeerFrame};
 
+pub use self::admission::{Known, Own, admit};
 pub use self::counters::{Count, KINDS, PeerCounters};
+pub use self::members::check_own;
 pub use self::memory::DiskMemory;
 
 /// What happens on the links.
@@ -200,7 +203,7 @@ const CONTROL_MESSAGE_LEN_MAX: usize = 64 << 10;
 
 /// What the tasks of one node's links have in common.
 struct Shared {
-    me: Me,
+    me: Own,
     settings: LinkSettings,
     tls: Option<PeerTls>,
     keys: Arc<MemberKeys>,
@@ -218,14 +221,6 @@ struct Shared {
     serials: Cell<u64>,
 }
 
-#[derive(Clone, Copy)]
-struct Me {
-    cluster: ClusterUuid,
-    id: NodeId,
-    incarnation: u64,
-    process: Process,
-}
-
 impl Links {
     /// Listens, and dials every other member of `configuration` from now on. Call it inside the
     /// runtime and its `LocalSet`. `process` is what `identity::begin_process` counted.
@@ -235,7 +230,8 @@ impl Links {
         configuration: &Configuration,
         settings: LinkSettings,
     ) -> Result<(Links, LinkEvents), LinksError> {
-        members::check_own(identity, configuration, settings.security)?;
+        let Identity { id, incarnation, key, .. } = identity;
+        check_own(*id, *incarnation, key.public(), configuration, settings.security)?;
         let members = members::read(configuration, settings.security)?;
         let listen = settings.listen;
         if settings.security == PeerSecurity::Plain && !listen.ip().is_loopback() {
@@ -252,7 +248,7 @@ impl Links {
         let (control, control_events) = mpsc::channel(CONTROL_EVENTS_MAX);
         let (bulk, bulk_events) = mpsc::channel(BULK_EVENTS_MAX);
         let shared = Rc::new(Shared {
-            me: Me {
+            me: Own {
                 cluster: identity.cluster,
                 id: identity.id,
                 incarnation: identity.incarnation,

@@ -14,13 +14,10 @@ use tokio::io::AsyncWriteExt;
 use tokio::net::TcpStream;
 
 use super::Shared;
+use super::admission::{Known, admit};
 use super::channel::Channel;
 use super::members::Peer;
-use crate::identity::{ClusterUuid, hex};
-use crate::wire::{
-    self, Frame, FrameDecoder, Hello, Lane, Refusal, RefusalCode, WIRE_VERSION,
-    WIRE_VERSION_OLDEST, WireError,
-};
+use crate::wire::{self, Frame, FrameDecoder, Hello, Lane, Refusal, RefusalCode, WireError};
 
 /// Why a connection did not come about.
 #[derive(Debug, thiserror::Error)]
@@ -124,79 +121,20 @@ impl Shared {
     }
 
     fn hello(&self, to: NodeId, lane: Lane) -> Hello {
-        Hello {
-            version_oldest: WIRE_VERSION_OLDEST,
-            version_newest: WIRE_VERSION,
-            cluster: self.me.cluster.0,
-            id: self.me.id,
-            incarnation: self.me.incarnation,
-            to,
-            lane,
-            starts: self.me.process.starts,
-            process: self.me.process.nonce,
-            former: self.me.process.former,
-            promised: self.settings.remembered.promised,
-            last_slot: self.settings.remembered.last_slot,
-        }
+        self.me.hello(to, lane, self.settings.remembered)
     }
 
     /// Whether the far side is a member that we know, as it was when it became one, and no copy.
     fn check(&self, hello: &Hello, channel: &Channel, at: &str) -> Result<Rc<Peer>, Refusal> {
-        let (me, id) = (&self.me, hello.id);
-        let refuse = |code, text: String| Err(Refusal::new(code, text));
-        if hello.cluster != me.cluster.0 {
-            let theirs = ClusterUuid(hello.cluster);
-            let text = format!("{id} at {at} is of cluster {theirs}, {} of {}", me.id, me.cluster);
-            return refuse(RefusalCode::ForeignCluster, text);
-        }
-        if hello.to != me.id {
-            let text = format!("{id} at {at} wants to reach {}, this is {}", hello.to, me.id);
-            return refuse(RefusalCode::Misdirected, text);
-        }
-        if id == me.id {
-            let text = format!(
-                "{id} at {at} is process {:016x}, but {id} is this node, process {:016x}: this \
-                 data directory was copied",
-                hello.process, me.process.nonce
-            );
-            return refuse(RefusalCode::SecondProcess, text);
-        }
-        let Some(peer) = self.peer(id) else {
-            let text = format!("{id} at {at} is not a member that {} knows", me.id);
-            return refuse(RefusalCode::NotAMember, text);
-        };
-        if hello.incarnation != peer.member.incarnation {
-            let text = format!(
-                "{id} at {at} has incarnation {:016x}, the member has {:016x}: its disk was \
-                 formatted again; it can only come back under a new id",
-                hello.incarnation, peer.member.incarnation
-            );
-            return refuse(RefusalCode::WrongIncarnation, text);
-        }
-        let key = channel.peer_key();
-        if key != peer.member.key {
-            let theirs = key.map_or("no key".to_owned(), |key| format!("key {}", hex(&key)));
-            let text = format!("{id} at {at} shows {theirs}, which is not the member's");
-            return refuse(RefusalCode::WrongKey, text);
-        }
-        if hello.agree().is_none() {
-            let text = format!(
-                "{id} at {at} speaks wire versions {} to {}, {} speaks {WIRE_VERSION_OLDEST} to \
-                 {WIRE_VERSION}: upgrade one release at a time",
-                hello.version_oldest, hello.version_newest, me.id
-            );
-            return refuse(RefusalCode::NoCommonVersion, text);
-        }
-        peer.disk.check(hello, at)?;
-        if let Some(other) = peer.other_process(hello.process) {
-            let text = format!(
-                "{id} at {at} is process {:016x}, but {id} is connected already: {other}",
-                hello.process
-            );
-            return refuse(RefusalCode::SecondProcess, text);
-        }
-        peer.disk.met(hello);
-        Ok(peer)
+        let peer = self.peer(hello.id);
+        let known = peer.as_ref().map(|peer| Known {
+            incarnation: peer.member.incarnation,
+            key: peer.member.key,
+            disk: &peer.disk,
+            other_process: peer.other_process(hello.process),
+        });
+        admit(&self.me, known, hello, channel.peer_key(), at)?;
+        Ok(peer.expect("only a known peer is let in"))
     }
 }
 

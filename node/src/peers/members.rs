@@ -14,7 +14,7 @@ use tokio::sync::{Notify, watch};
 use super::lane::OutLane;
 use super::memory::DiskMemory;
 use super::{LinkEvent, LinksError, PeerCounters, Sent, Shared, outbound};
-use crate::identity::{Identity, hex};
+use crate::identity::hex;
 use crate::tls::PublicKey;
 use crate::wire::{Lane, WireError};
 
@@ -224,15 +224,16 @@ pub(super) fn read(
 }
 
 /// If this node is listed, it must be the very one. One that joins, or was removed, is not listed.
-pub(super) fn check_own(
-    identity: &Identity,
+pub fn check_own(
+    id: NodeId,
+    incarnation: u64,
+    public_key: PublicKey,
     configuration: &Configuration,
     security: PeerSecurity,
 ) -> Result<(), LinksError> {
-    let public_key = identity.key.public();
-    let listed = match configuration.members.get(&identity.id) {
+    let listed = match configuration.members.get(&id) {
         None => return Ok(()),
-        Some(member) if member.incarnation != identity.incarnation => {
+        Some(member) if member.incarnation != incarnation => {
             format!("incarnation {:016x}", member.incarnation)
         }
         Some(member) if security == PeerSecurity::Tls && member.public_key != public_key => {
@@ -240,12 +241,7 @@ pub(super) fn check_own(
         }
         Some(_) => return Ok(()),
     };
-    Err(LinksError::NotListed {
-        id: identity.id,
-        incarnation: identity.incarnation,
-        public_key: hex(&public_key),
-        listed,
-    })
+    Err(LinksError::NotListed { id, incarnation, public_key: hex(&public_key), listed })
 }
 
 /// Names are not asked for: what they mean may change later.

@@ -21,6 +21,12 @@ pub enum Broken {
     RepliesBeforeApply,
     /// A leader serves reads without asking whether it still leads.
     ReadsWithoutRound,
+    /// A node whose disk was lost starts as if it had just been formatted.
+    LostDiskStarts,
+    /// A node starts on another's disk.
+    ForeignDiskStarts,
+    /// Nodes let in whoever says to be a member.
+    CopiesAdmitted,
     /// A node that does not lead serves reads from what it has, as if they were new.
     StaleTakenForNew,
     /// A node whose disk is slow says that it can accept.
@@ -40,13 +46,16 @@ pub enum Broken {
 }
 
 impl Broken {
-    pub const ALL: [Broken; 14] = [
+    pub const ALL: [Broken; 17] = [
         Broken::JournalNotSynced,
         Broken::SnapshotsNotSynced,
         Broken::SpeaksBeforeSync,
         Broken::ForgetsLastSync,
         Broken::RepliesBeforeApply,
         Broken::ReadsWithoutRound,
+        Broken::LostDiskStarts,
+        Broken::ForeignDiskStarts,
+        Broken::CopiesAdmitted,
         Broken::StaleTakenForNew,
         Broken::SlowDiskTakesPart,
         Broken::FullDiskTakesPart,

@@ -50,6 +50,7 @@ impl Simulation {
         }
         self.paused_until_us.clear();
         self.suspended.clear();
+        self.take_copies_away();
         for id in self.ids() {
             // What is about to fail fails now.
             let machine = &self.machines[&id];

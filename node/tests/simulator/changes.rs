@@ -76,9 +76,16 @@ impl Simulation {
         for id in self.ids() {
             let concerns = newest.contains(id) || newest.removed.contains(&id);
             let known = self.process(id).map(|process| process.node.configuration().number);
-            if concerns && known.is_some_and(|known| known < newest.number) {
+            // Nobody may know it any more who could let it go: then it is told by hand.
+            if known.is_some() && newest.removed.contains(&id) && self.chance.one_in(4) {
+                self.bury(id);
+            } else if concerns && known.is_some_and(|known| known < newest.number) {
                 let voter = *self.chance.pick(&voters);
-                self.at(id, |process, _| process.node.ask(voter));
+                let named = newest.members[&voter].clone();
+                self.at(id, |process, _| {
+                    process.links.introduce(process.node.configuration(), voter, named);
+                    process.node.ask(voter);
+                });
             }
         }
         self.after(SECOND / 2, Event::Introduce);

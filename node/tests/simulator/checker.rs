@@ -279,6 +279,13 @@ impl Checker {
         records
     }
 
+    /// Whether a disk lacks nothing of what was said to be durable.
+    pub fn holds_all(&mut self, node: NodeId, disk: &FaultyDisk) -> bool {
+        let before = self.violation.take();
+        self.check_journal(node, disk);
+        std::mem::replace(&mut self.violation, before).is_none()
+    }
+
     /// The node has started. What its journal held is durable from now on, also what had not been
     /// reported before the end.
     pub fn replayed(&mut self, node: NodeId, records: Vec<Record>) {

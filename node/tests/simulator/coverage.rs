@@ -3,6 +3,7 @@
 
 use std::collections::BTreeMap;
 
+use node::wire::{Refusal, RefusalCode};
 use paxos::Note;
 
 macro_rules! rare {
@@ -40,6 +41,14 @@ rare! {
     JournalTrimmed: "a journal was trimmed",
     RotRefused: "a node refused to start on a rotten journal",
     RotHarmless: "rot in what nobody needs any more did no harm",
+    DiskLost: "a disk was lost",
+    FormattedAgain: "a node was formatted again",
+    ForeignDisk: "another node's disk was put in its place",
+    IdentityRefused: "a node did not start on a disk that is not its own",
+    OlderCopy: "an older copy of a disk was put back",
+    OlderCopyRefused: "its peers refused it",
+    StrangerRefused: "a node was refused that is no member yet, or no longer",
+    Introduced: "two processes introduced themselves to each other",
     DiskFull: "a disk was full",
     FullRefused: "a write was refused for a full disk",
     SyncFailed: "a node stopped at a failed sync",
@@ -94,6 +103,7 @@ rare! {
     TrialChained: "alone: one that saw a quorum led, in a row of nodes",
     TrialMuteLeader: "alone: another led when nobody heard the leader",
     TrialDeafLeader: "alone: another led when the leader heard nobody",
+    TrialOlderCopy: "alone: nobody let an older copy of a disk in",
     ClosedUnanswered: "a connection closed with requests under way",
     ClientGaveUp: "a client gave up waiting",
     Expired: "a key with a deadline was gone",
@@ -133,6 +143,16 @@ impl Coverage {
     pub fn table(&self) -> String {
         let line = |rare: &Rare| format!("{:>10}  {}\n", self.of(*rare), rare.text());
         Rare::ALL.iter().map(line).collect()
+    }
+
+    pub fn refused(&mut self, refusal: &Refusal) {
+        match refusal.code {
+            RefusalCode::OlderCopy | RefusalCode::SecondProcess => {
+                self.count(Rare::OlderCopyRefused);
+            }
+            RefusalCode::NotAMember => self.count(Rare::StrangerRefused),
+            _ => {}
+        }
     }
 
     pub fn note(&mut self, note: &Note) {

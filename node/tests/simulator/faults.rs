@@ -73,6 +73,14 @@ impl Simulation {
             Fault::FailSync => self.fail_sync(victim),
             Fault::RotJournal => self.rot_journal(victim),
             Fault::RotSnapshot => self.rot_snapshot(victim),
+            Fault::LoseDisk => self.lose_disk(victim),
+            Fault::FormatAgain => self.format_again(victim),
+            Fault::ForeignDisk => self.put_foreign_disk(victim, leader),
+            Fault::OlderCopy => {
+                let delay_us = self.chance.between(100 * MS, 2 * SECOND);
+                self.back_up(victim);
+                self.after(delay_us, Event::PutBack { node: victim });
+            }
             Fault::Transfer => {
                 let to = self.chance.one_in(2).then_some(victim);
                 self.transfer(leader, to);
@@ -212,7 +220,9 @@ impl Simulation {
 
     /// First `hub` loses sight of the leader, and a little later everybody of everybody but `hub`.
     fn constrain(&mut self, hub: NodeId, leader: NodeId) {
-        self.cut.extend([(hub, leader), (leader, hub)]);
+        if hub != leader {
+            self.cut.extend([(hub, leader), (leader, hub)]);
+        }
         let delay_us = self.chance.between(20 * MS, 400 * MS);
         self.after(delay_us, Event::Constrain { hub });
     }
@@ -266,7 +276,7 @@ impl Simulation {
     }
 
     /// May this node lose something that it had synced? Only while the others can do without it.
-    fn can_be_spoiled(&self, node: NodeId) -> bool {
+    pub(super) fn can_be_spoiled(&self, node: NodeId) -> bool {
         let spared = self.machines.len() - (self.machines.len() / 2 + 1);
         self.spoiled.contains(&node) || self.spoiled.len() < spared
     }

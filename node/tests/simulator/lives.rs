@@ -14,8 +14,19 @@ impl Simulation {
         if machine.process.is_some() || machine.refused.is_some() || machine.has_tombstone {
             return;
         }
+        if let Err(text) = self.check_identity(node) {
+            return self.refused_identity(node, text);
+        }
+        if !self.copies.contains(&node) {
+            self.take_copies_away();
+        }
         let nonce = self.chance.next() | 1;
-        let replayed = self.checker.check_journal(node, &machine.journal);
+        let is_copy = self.copies.contains(&node);
+        let machine = self.machines.get_mut(&node).expect("a member");
+        let replayed = match is_copy {
+            true => Vec::new(),
+            false => self.checker.check_journal(node, &machine.journal),
+        };
         let initial = self.configuration.clone();
         let was_there = machine.newest_snapshot_file();
         match machine.start(self.time_us, nonce, initial, self.broken) {
@@ -30,14 +41,16 @@ impl Simulation {
                 if was_there.is_some_and(|slot| slot > snapshot_below) {
                     self.coverage.count(Rare::OlderSnapshotUsed);
                 }
-                if self.spoiled.contains(&node) {
+                if self.spoiled.contains(&node) && !is_copy {
                     self.coverage.count(Rare::RotHarmless);
                 }
                 self.trace(|| format!("{node} starts from {snapshot_below}, {found:?}"));
                 let machine = &self.machines[&node];
                 let process = machine.process.as_ref().expect("just started");
                 let remembered = Remembered::of(&process.node.replica);
-                self.checker.introduced(node, machine.started, remembered);
+                if !is_copy {
+                    self.checker.introduced(node, machine.started, remembered);
+                }
                 self.after_start(node, nonce);
             }
             Err(error) => self.refused(node, &error),
@@ -78,7 +91,9 @@ impl Simulation {
         let Some(process) = &mut machine.process else { return };
         let finished = process.finish();
         let synced = process.synced();
-        self.checker.synced(node, synced);
+        if !self.copies.contains(&node) {
+            self.checker.synced(node, synced);
+        }
         if let Err(error) = finished {
             return self.disk_failed(node, &error);
         }

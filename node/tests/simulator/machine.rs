@@ -17,7 +17,7 @@ use node::handover::Leaving;
 use node::identity;
 use node::metrics::Metrics;
 use node::node::{Effects, Node};
-use node::peers::Remembered;
+use node::peers::{Own, Remembered};
 use node::recovery::{self, Origin, Start};
 use node::resp::{Limits, Reply, RequestParser};
 use node::room::Room;
@@ -29,6 +29,8 @@ use paxos::{Configuration, Envelope, Message, NodeId, Now, Position, Record, Slo
 use crate::broken::{Broken, LyingDisk};
 use crate::chance::Chance;
 use crate::clock::Clock;
+use crate::identities::{Backup, CLUSTER, Formatted, incarnation};
+use crate::links::Links;
 
 /// A connection of a client, counted over the whole run.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -41,7 +43,12 @@ pub struct Machine {
     pub journal: FaultyDisk,
     pub snapshots: FaultyDisk,
     pub options: Options,
+    pub block_bytes: usize,
     pub behaviour: Behaviour,
+    /// None on a disk that was lost.
+    pub identity: Option<Formatted>,
+    /// An older copy of its disks.
+    pub kept: Option<Backup>,
     /// The last process that was started here, as the disk counts them.
     pub started: identity::Process,
     pub process: Option<Process>,
@@ -79,6 +86,7 @@ pub struct Process {
     stops_at_once: bool,
     was_happy_with: Option<NodeId>,
     snapshots: Snapshots,
+    pub links: Links,
     outbox: Outbox,
     effects: Effects,
     synced: Position,
@@ -167,7 +175,10 @@ impl Machine {
             journal,
             snapshots: disk(seed),
             options,
+            block_bytes,
             behaviour,
+            identity: Some(Formatted { id, incarnation: incarnation(id) }),
+            kept: None,
             started: identity::Process { starts: 0, nonce: 0, former: Default::default() },
             process: None,
             refused: None,
@@ -215,15 +226,23 @@ impl Machine {
             journal: lies(&self.journal, Broken::JournalNotSynced),
             options: self.options,
             snapshots: Arc::clone(&snapshots),
-            initial,
+            initial: initial.clone(),
             granted_us: settings.lease_terms.lease_us,
             settings,
             behaviour: self.behaviour.clone(),
             first_start: self.started.starts == 1,
             seed: nonce,
         };
+        let listed = initial;
         let Start { journal, node, snapshots: kept, snapshot_below, uncovered_bytes, found } =
             recovery::recover(origin, now)?;
+        let own = Own {
+            cluster: CLUSTER,
+            id: self.id,
+            incarnation: self.identity.map_or(0, |identity| identity.incarnation),
+            process: self.started,
+        };
+        let links = Links::new(own, Remembered::of(&node.replica), node.configuration(), listed);
         let every_bytes = self.behaviour.snapshot_every_bytes;
         let metrics = Arc::clone(&self.metrics);
         let (core, jobs) =
@@ -246,6 +265,7 @@ impl Machine {
             files: Files::new(snapshots),
             jobs,
             snapshots: core,
+            links,
             outbox: Outbox::default(),
             effects: Effects::default(),
             synced: Position(0),
@@ -317,12 +337,16 @@ impl Process {
         decoder.spare().extend_from_slice(frame);
         match decoder.next_frame() {
             Ok(Some(Frame::Peer(PeerFrame::Paxos(message)))) => {
+                self.links.heard(from, &message);
                 if self.state.takes_in(&message) {
                     self.node.received(now, Envelope { from, to, message });
                 }
             }
             Ok(Some(Frame::Peer(PeerFrame::Snapshot(part)))) => {
                 self.snapshots.received(now, from, part, &mut self.node, &self.outbox);
+            }
+            Ok(Some(Frame::Durable { promised, last_slot })) => {
+                self.links.stated(from, Remembered { promised, last_slot });
             }
             other => panic!("a frame of {from} cannot be read: {other:?}"),
         }
@@ -386,6 +410,12 @@ impl Process {
         let _ = self.leaving.go_on(&mut self.node, now);
         let journal_bytes = state.written_bytes.load(std::sync::atomic::Ordering::Relaxed);
         self.snapshots.tick(now, &mut self.node, &self.outbox, journal_bytes);
+        let Remembered { promised, last_slot } = self.links.durable;
+        for peer in self.links.due(now) {
+            let mut frame = BytesMut::new();
+            wire::put(&mut frame, &Frame::Durable { promised, last_slot }).expect("it is short");
+            self.outbox.frames.borrow_mut().push((peer, frame.freeze()));
+        }
     }
 
     /// It was told to stop.
@@ -431,6 +461,7 @@ impl Process {
         let (position, remembered) = self.claim;
         if position <= self.synced {
             turned.claimed = Some(remembered);
+            self.links.durable = remembered;
             self.claim = (effects.position, Remembered::durable(&self.node.replica));
         }
         for peer in effects.snapshot_for.drain(..) {
@@ -439,6 +470,7 @@ impl Process {
         effects.notes.iter().for_each(|note| self.leaving.heed(note));
         turned.notes.append(&mut effects.notes);
         turned.has_left = self.stops_at_once || self.leaving.is_over(&self.node, now);
+        self.links.follow(now, self.node.configuration());
         turned.is_gone = effects.tombstone.take().is_some();
         self.node.verdicts.clear();
         for session in effects.dirty.drain(..) {

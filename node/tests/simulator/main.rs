@@ -20,6 +20,8 @@ mod clock;
 mod coverage;
 mod disks;
 mod faults;
+mod identities;
+mod links;
 mod lives;
 mod machine;
 mod plan;

@@ -88,10 +88,16 @@ pub enum Fault {
     FailSync,
     RotJournal,
     RotSnapshot,
+    /// What was on its disks is gone; and is formatted again; or is another node's.
+    LoseDisk,
+    FormatAgain,
+    ForeignDisk,
+    /// A copy of its disks is made, and put back later.
+    OlderCopy,
     Transfer,
 }
 
-const FAULTS: [Fault; 31] = [
+const FAULTS: [Fault; 35] = [
     Fault::Kill,
     Fault::PowerCut,
     Fault::PowerCutLeader,
@@ -122,6 +128,10 @@ const FAULTS: [Fault; 31] = [
     Fault::FailSync,
     Fault::RotJournal,
     Fault::RotSnapshot,
+    Fault::LoseDisk,
+    Fault::FormatAgain,
+    Fault::ForeignDisk,
+    Fault::OlderCopy,
     Fault::Transfer,
 ];
 
@@ -208,9 +218,24 @@ impl Plan {
             // A quorum may shrink to those whose disks have rotted, or to one wild clock: neither is
             // the cluster's fault.
             plan.wild_wall_clock = false;
-            plan.faults.retain(|fault| !matches!(fault, Fault::RotJournal | Fault::RotSnapshot));
+            plan.faults.retain(|fault| !fault.spoils());
         }
         plan
+    }
+}
+
+impl Fault {
+    /// Whether a node may lose what it had synced.
+    fn spoils(self) -> bool {
+        matches!(
+            self,
+            Fault::RotJournal
+                | Fault::RotSnapshot
+                | Fault::LoseDisk
+                | Fault::FormatAgain
+                | Fault::ForeignDisk
+                | Fault::OlderCopy
+        )
     }
 }
 

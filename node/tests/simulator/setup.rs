@@ -5,6 +5,7 @@ use paxos::{Configuration, Member, NodeId};
 use super::SECOND;
 use super::chance::Chance;
 use super::clock::{Clock, TRUE_SPEED_PPM};
+use super::identities::incarnation;
 use super::plan::Plan;
 
 pub fn configuration(nodes: u32) -> Configuration {
@@ -13,7 +14,8 @@ pub fn configuration(nodes: u32) -> Configuration {
 }
 
 pub fn member(id: NodeId) -> Member {
-    Member { client_address: format!("{id}:7379"), ..Member::default() }
+    let client_address = format!("{id}:7379");
+    Member { client_address, incarnation: incarnation(id), ..Member::default() }
 }
 
 /// The node whose wall clock may be.

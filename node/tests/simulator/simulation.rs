@@ -28,6 +28,8 @@ use super::turns::describe;
 pub enum Event {
     Deliver {
         from: NodeId,
+        /// The process that sent it.
+        nonce: u64,
         to: NodeId,
         frame: Bytes,
     },
@@ -115,6 +117,10 @@ pub enum Event {
     SpaceAgain {
         node: NodeId,
     },
+    /// An older copy of its disks is put back.
+    PutBack {
+        node: NodeId,
+    },
 }
 
 /// How to run a seed.
@@ -151,6 +157,10 @@ pub struct Simulation {
     pub(super) suspended: BTreeSet<NodeId>,
     /// Nodes that have lost something synced: never more than the others can spare.
     pub(super) spoiled: BTreeSet<NodeId>,
+    /// Those that run on an older copy of their disks.
+    pub(super) copies: BTreeSet<NodeId>,
+    /// Who was refused by whom, and will not try again before then.
+    pub(super) refused_until_us: BTreeMap<(NodeId, NodeId), u64>,
     /// The next node that receives a snapshot loses its power.
     pub(super) cut_next_install: bool,
     pub(super) spoiled_files: BTreeSet<(NodeId, String)>,
@@ -242,6 +252,8 @@ impl Simulation {
             paused_until_us: BTreeMap::new(),
             suspended: BTreeSet::new(),
             spoiled: BTreeSet::new(),
+            copies: BTreeSet::new(),
+            refused_until_us: BTreeMap::new(),
             cut_next_install: false,
             spoiled_files: BTreeSet::new(),
             calm: false,
@@ -357,8 +369,8 @@ impl Simulation {
             return;
         }
         match event {
-            Event::Deliver { from, to, frame } => {
-                if !self.cut.contains(&(from, to)) {
+            Event::Deliver { from, nonce, to, frame } => {
+                if !self.cut.contains(&(from, to)) && self.is_let_in(from, nonce, to) {
                     self.trace(|| describe(from, to, &frame));
                     self.at(to, |process, now| process.receive(now, to, from, &frame));
                 }
@@ -376,7 +388,9 @@ impl Simulation {
                 self.at(node, |process, _| process.filed(done));
             }
             Event::Connected { node, peer } => {
-                if self.process(peer).is_some() && !self.cut.contains(&(peer, node)) {
+                let nonce =
+                    self.machines[&peer].nonce().filter(|_| !self.cut.contains(&(peer, node)));
+                if nonce.is_some_and(|nonce| self.is_let_in(peer, nonce, node)) {
                     self.at(node, |process, now| process.node.connected(now, peer));
                 }
             }
@@ -401,6 +415,8 @@ impl Simulation {
             Event::PowerCut { node, .. } => self.power_cut(node),
             Event::Start { node } => self.start(node),
             Event::SpaceAgain { node } => self.space_again(node),
+            Event::PutBack { node } if self.calm => self.trace(|| format!("{node} keeps its disk")),
+            Event::PutBack { node } => self.put_back(node),
         }
     }
 }

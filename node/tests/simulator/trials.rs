@@ -33,9 +33,11 @@ enum Trial {
     /// Nobody hears the leader; the leader hears nobody.
     MuteLeader,
     DeafLeader,
+    /// An older copy of a follower's disks is put back.
+    OlderCopy,
 }
 
-const TRIALS: [Trial; 8] = [
+const TRIALS: [Trial; 9] = [
     Trial::SlowLeader,
     Trial::FullLeader,
     Trial::StopLeader,
@@ -44,6 +46,7 @@ const TRIALS: [Trial; 8] = [
     Trial::Chained,
     Trial::MuteLeader,
     Trial::DeafLeader,
+    Trial::OlderCopy,
 ];
 
 /// All hear that all are level.
@@ -57,6 +60,8 @@ const ANSWERED_WITHIN_US: u64 = 20 * SECOND;
 /// Two may have begun at once; after that nobody takes turns.
 const SETTLED_WITHIN_US: u64 = 1_500 * MS;
 const STEADY_US: u64 = 500 * MS;
+/// By then peers have been told what is durable.
+const TOLD_WITHIN_US: u64 = 1_200 * MS;
 /// By then a leader that was told to stop has done so.
 const STOPPED_WITHIN_US: u64 = 3 * SECOND;
 
@@ -93,6 +98,7 @@ impl Simulation {
                 self.expect_other_leader(trial, &others);
             }
             Trial::StopLeader => self.expect_stop(leader, &others),
+            Trial::OlderCopy => self.expect_refusal(hub),
             Trial::QuorumLoss
             | Trial::ConstrainedElection
             | Trial::Chained
@@ -139,6 +145,7 @@ impl Simulation {
                 machine.journal.set_capacity(Some(machine.journal.used_bytes()));
             }
             Trial::StopLeader => self.stop(leader),
+            Trial::OlderCopy => self.back_up(hub),
             Trial::QuorumLoss => self.links(Fault::QuorumLoss, hub),
             Trial::ConstrainedElection => {
                 self.cut.extend([(hub, leader), (leader, hub)]);
@@ -203,6 +210,21 @@ impl Simulation {
         }
     }
 
+    /// Its peers have heard what the copy lacks, and do not let it in.
+    fn expect_refusal(&mut self, node: NodeId) {
+        self.pass(TOLD_WITHIN_US);
+        self.put_back(node);
+        if !self.copies.contains(&node) {
+            return;
+        }
+        let before = self.coverage.of(Rare::OlderCopyRefused);
+        self.expect_within(SECOND, "nobody refuses an older copy", |simulation| {
+            simulation.coverage.of(Rare::OlderCopyRefused) > before
+        });
+        self.take_copies_away();
+        self.coverage.count(Rare::TrialOlderCopy);
+    }
+
     /// It ends only when another node leads, and starts again later.
     fn expect_stop(&mut self, leader: NodeId, others: &[NodeId]) {
         let nonce = self.machines[&leader].nonce();
@@ -252,6 +274,7 @@ impl Trial {
             Trial::Chained => Rare::TrialChained,
             Trial::MuteLeader => Rare::TrialMuteLeader,
             Trial::DeafLeader => Rare::TrialDeafLeader,
+            Trial::OlderCopy => Rare::TrialOlderCopy,
         }
     }
 }
