@@ -95,10 +95,11 @@ mod broken {
         GrantCountedByRulingLease,
         StoreVersionLowered,
         StoreVersionUnheardOf,
+        LeaseOfTheOldQuorum,
     }
 
     impl Mutant {
-        pub const ALL: [Mutant; 64] = [
+        pub const ALL: [Mutant; 65] = [
             Mutant::OneVariableForPromisedAndAccepted,
             Mutant::PromiseGoesBack,
             Mutant::PromiseOnlySlotsSeen,
@@ -163,6 +164,7 @@ mod broken {
             Mutant::GrantCountedByRulingLease,
             Mutant::StoreVersionLowered,
             Mutant::StoreVersionUnheardOf,
+            Mutant::LeaseOfTheOldQuorum,
         ];
     }
 

@@ -155,7 +155,11 @@ impl Replica {
         let Some(sent_us) = self.election.sent_us(sequence) else { return };
         let sent_us = if mutant!(LeaseCountedFromArrival) { now.mono_us } else { sent_us };
         let held = self.holder.remaining_us(now.mono_us) > 0;
-        self.holder.on_grant(from, (sequence, sent_us), length_us, &self.configuration);
+        let ruling = match &self.former {
+            Some(former) if mutant!(LeaseOfTheOldQuorum) => former,
+            _ => &self.configuration,
+        };
+        self.holder.on_grant(from, (sequence, sent_us), length_us, ruling);
         if !held && self.holder.remaining_us(now.mono_us) > 0 {
             output.notes.push(Note::Leased { ballot: leading });
         }

@@ -326,7 +326,11 @@ impl Cluster {
     }
 
     pub fn tick(&mut self, id: NodeId) {
-        self.call(id, |replica, now, output| replica.tick(now, output));
+        let late_us = if self.foul == Some(Foul::HeartbeatStampedLate) { 30_000 } else { 0 };
+        self.call(id, |replica, mut now, output| {
+            now.mono_us += late_us;
+            replica.tick(now, output);
+        });
     }
 
     pub fn deliver(&mut self, envelope: Envelope) {
@@ -347,7 +351,13 @@ impl Cluster {
             }
             _ => {}
         }
-        self.call(to, |replica, now, output| replica.step(now, envelope, output));
+        let is_heartbeat = matches!(envelope.message, Message::Heartbeat(_));
+        let is_early = is_heartbeat && self.foul == Some(Foul::GrantStampedEarly);
+        let early_us = if is_early { 30_000 } else { 0 };
+        self.call(to, |replica, mut now, output| {
+            now.mono_us = now.mono_us.saturating_sub(early_us);
+            replica.step(now, envelope, output);
+        });
     }
 
     pub fn take_over(&mut self, id: NodeId) {

@@ -23,10 +23,14 @@ pub enum Foul {
     LeaseCheckedBeforeRead,
     /// The lease that is checked behind the read need not be the one under which it began.
     LeaseOfAnyBallot,
+    /// A heartbeat goes by a clock that is read after it was sent (here 30 ms later).
+    HeartbeatStampedLate,
+    /// A grant goes by a clock that was read before its heartbeat arrived (here 30 ms earlier).
+    GrantStampedEarly,
 }
 
 impl Foul {
-    pub const ALL: [Foul; 10] = [
+    pub const ALL: [Foul; 12] = [
         Foul::ForgetPromise,
         Foul::ForgetAccepted,
         Foul::SpeakBeforeSync,
@@ -37,5 +41,7 @@ impl Foul {
         Foul::ReuseIncarnation,
         Foul::LeaseCheckedBeforeRead,
         Foul::LeaseOfAnyBallot,
+        Foul::HeartbeatStampedLate,
+        Foul::GrantStampedEarly,
     ];
 }
