@@ -5,6 +5,7 @@
 //!   nothing at all (PITFALLS 36).
 //! - A request that has to wait holds every later one of its connection back, so no GET overtakes
 //!   the SET before it (PITFALLS 110).
+//! - Behind a request that was refused because its slot was lost nothing gets an ordinary reply.
 //! - What waits is bounded in number and bytes; a connection beyond its bound is not read from.
 
 use std::collections::{HashMap, VecDeque};
@@ -29,6 +30,14 @@ pub struct Sequence(pub u64);
 pub struct Held {
     pub sequence: Sequence,
     pub request: Request,
+}
+
+/// A request that was surely not done, and is refused once no write behind it can be done any more.
+#[derive(Clone, Copy, Debug)]
+pub struct Lost {
+    pub sequence: Sequence,
+    /// Of its first key, for a redirection.
+    pub hash_slot: u16,
 }
 
 /// What may have to wait.
@@ -106,6 +115,8 @@ pub struct Session {
     readonly_from: Option<Sequence>,
     /// The slot of the last write that was answered.
     pub last_write_slot: u64,
+    /// In order. While there are any, nothing more is taken.
+    pub lost: Vec<Lost>,
     /// Close once every request so far has its reply.
     closes_when_idle: bool,
     held: VecDeque<Held>,
@@ -141,6 +152,7 @@ impl Session {
             values_pending: 0,
             readonly_from: None,
             last_write_slot: 0,
+            lost: Vec::new(),
             closes_when_idle: false,
             held: VecDeque::new(),
             held_bytes: 0,
@@ -165,6 +177,11 @@ impl Session {
     /// Whether this request came behind a `READONLY` that has not been taken back.
     pub fn is_readonly(&self, sequence: Sequence) -> bool {
         self.connection.readonly && self.readonly_from.is_some_and(|from| from <= sequence)
+    }
+
+    /// Whether a request that was taken before this one lost its slot, and has not been refused.
+    pub fn has_lost_before(&self, sequence: Sequence) -> bool {
+        self.lost.first().is_some_and(|lost| lost.sequence < sequence)
     }
 
     /// When a request that has no reply yet came in.

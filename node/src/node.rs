@@ -14,6 +14,7 @@
 //! - a read on a connection that said READONLY may be served by a node that does not lead.
 
 mod applying;
+mod fates;
 mod following;
 mod taking;
 mod transacting;
@@ -25,7 +26,7 @@ use bytes::Bytes;
 use config::Behaviour;
 use paxos::{
     BatchId, Change, ChangeRefusal, Configuration, Envelope, NodeId, Note, Now, Output, Position,
-    ReadId, Record, Replica, Slot,
+    ReadId, Record, Replica, Slot, Value,
 };
 use rand::{RngCore, SeedableRng, rngs::SmallRng};
 
@@ -383,10 +384,7 @@ impl Node {
         if let Some(clock_ms) = output.leader_clock_ms {
             self.quorum_clock_ms = clock_ms;
         }
-        for note in &output.notes {
-            self.heed(now, note);
-        }
-        self.apply(now, output.applicable);
+        self.take_verdicts(now, &output.notes, output.lost, output.applicable);
         if self.clock.is_none() && self.replica.reign_is_open() {
             let log_ms = self.store.time_ms();
             self.clock = Some(LogClock::start(now.mono_us, log_ms, self.quorum_clock_ms));
@@ -400,16 +398,26 @@ impl Node {
             let waiting = self.reads_under_way.remove(&id).unwrap_or_default();
             self.redirect_reads(waiting);
         }
-        for id in output.lost {
-            self.verdicts.push((id, Verdict::Lost));
-            self.refuse_lost(now, id);
-        }
         for id in output.unknown {
             self.verdicts.push((id, Verdict::Unknown));
             self.cut_off(id);
         }
         effects.notes.extend(output.notes);
         progress
+    }
+
+    /// In this order: a leader that is none any more first takes back what it has not proposed, and
+    /// what is behind a lost batch must not be answered when it is applied.
+    fn take_verdicts(
+        &mut self,
+        now: Now,
+        notes: &[Note],
+        lost: Vec<BatchId>,
+        applicable: Vec<(Slot, Value)>,
+    ) {
+        notes.iter().for_each(|note| self.heed(now, note));
+        self.refuse_lost(now, lost);
+        self.apply(now, applicable);
     }
 
     fn heed(&mut self, now: Now, note: &Note) {
@@ -518,7 +526,11 @@ impl Node {
     /// of the replica in one breath must find both at the same slot.
     fn apply_pending(&mut self, now: Now) {
         let applicable = std::mem::take(&mut self.output.applicable);
-        self.apply(now, applicable);
+        let lost = std::mem::take(&mut self.output.lost);
+        // Heeded again when the output is settled, then for nothing.
+        let notes = std::mem::take(&mut self.output.notes);
+        self.take_verdicts(now, &notes, lost, applicable);
+        self.output.notes = notes;
     }
 }
 

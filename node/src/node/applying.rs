@@ -1,17 +1,13 @@
-//! From chosen slots to replies: what is applied is answered, what lost its slot is refused, and a
-//! fate that cannot be known is never answered at all.
+//! From chosen slots to replies: what is applied is answered. What is not is in `fates.rs`.
 
 use std::collections::VecDeque;
 
-use paxos::{BatchId, Now, Slot, Value};
+use paxos::{Now, Slot, Value};
 use rand::RngCore;
 
-use super::{
-    HASH_EVERY_SLOTS, Item, ItemKind, Node, ReadPath, SEARCH_KEYS_A_TURN, VERDICT_US_MAX,
-    WaitingRead,
-};
+use super::{HASH_EVERY_SLOTS, Item, ItemKind, Node, ReadPath, SEARCH_KEYS_A_TURN, WaitingRead};
 use crate::batch::Batch;
-use crate::clients::{Held, Session};
+use crate::clients::Session;
 use crate::command::Work;
 use crate::membership::Verdict;
 use crate::resp::Reply;
@@ -113,6 +109,9 @@ impl Node {
         if let Some(client) = self.clients.get_mut(item.session) {
             client.writes_pending -= 1;
             client.values_pending -= u32::from(item.answers_value);
+            if client.has_lost_before(item.sequence) {
+                return self.close_unanswered(item.session);
+            }
         }
         let reply = match item.kind {
             ItemKind::Exec(exec) => exec.reply(reply),
@@ -248,61 +247,6 @@ impl Node {
                     kind,
                 });
             }
-        }
-    }
-
-    /// Another batch was chosen in this one's slot: surely not done, and the client is told so. What
-    /// its connection has sent behind it and is still held is refused with it: a client that sends
-    /// the first one again must not find the later ones done before it.
-    pub(super) fn refuse_lost(&mut self, now: Now, id: BatchId) {
-        let Some(in_flight) = self.in_flight.remove(&id) else { return };
-        self.counts.batches_lost += 1;
-        for item in in_flight.items {
-            let session = item.session;
-            let reply = self.not_done(now, item.hash_slot);
-            self.reply_to_item(item, reply);
-            while let Some(Held { sequence, request }) = self.clients.take_first_held(session) {
-                let reply = self.not_done(now, request.hash_slot());
-                self.refuse_held(session, sequence, request, &reply);
-            }
-        }
-    }
-
-    /// The redirection for a request that was surely not done, or the wish to try again.
-    fn not_done(&self, now: Now, hash_slot: u16) -> Reply {
-        self.moved_to(now, hash_slot).unwrap_or_else(|| {
-            Reply::error("TRYAGAIN The leader changed, the command was not executed")
-        })
-    }
-
-    /// The fate of this batch cannot be learned here: no reply would be true, so the connections
-    /// are closed.
-    pub(super) fn cut_off(&mut self, id: BatchId) {
-        let Some(in_flight) = self.in_flight.remove(&id) else { return };
-        self.counts.batches_unknown += 1;
-        for item in in_flight.items {
-            if let Some(client) = self.clients.get_mut(item.session) {
-                client.closing = true;
-            }
-            self.clients.touch(item.session);
-        }
-    }
-
-    /// Clients of batches whose fate stays unknown for too long after this node was deposed.
-    pub(super) fn give_up_verdicts(&mut self, now: Now) {
-        if self.replica.leading().is_some() {
-            return;
-        }
-        let overdue: Vec<BatchId> = self
-            .in_flight
-            .iter()
-            .filter(|(_, batch)| {
-                now.mono_us.saturating_sub(batch.proposed_us.max(self.deposed_us)) > VERDICT_US_MAX
-            })
-            .map(|(id, _)| *id)
-            .collect();
-        for id in overdue {
-            self.cut_off(id);
         }
     }
 }

@@ -68,6 +68,11 @@ impl Node {
     fn request(&mut self, now: Now, session: SessionId, spec: &'static Spec, argv: &[&[u8]]) {
         let op = if spec.is_write() { Op::Write } else { Op::Read };
         let Some(sequence) = self.clients.take_sequence(session, op, now.mono_us) else { return };
+        if self.has_lost(session) {
+            let hash_slot = spec.keys(argv).next().map_or(0, command::hash_slot);
+            let reply = self.not_done(now, hash_slot);
+            return self.clients.complete(session, sequence, &reply);
+        }
         let waits_behind = self.clients.get(session).is_some_and(|session| session.has_held());
         if waits_behind || !self.take(now, session, sequence, spec, argv) {
             let argv = argv.iter().map(|argument| Bytes::copy_from_slice(argument)).collect();

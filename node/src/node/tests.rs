@@ -2,11 +2,12 @@
 //! reader lets them wait.
 
 mod holding;
+mod lost;
 
 use config::FollowerReads;
 use paxos::{
-    Ballot, BatchId, Configuration, Envelope, Heartbeat, Member, Message, NodeId, Now, Output,
-    Recovered, Replica, Settings, Slot, Value,
+    Ballot, Configuration, Envelope, Heartbeat, Member, Message, NodeId, Now, Output, Recovered,
+    Replica, Settings, Slot,
 };
 
 use super::{Effects, Node};
@@ -205,65 +206,6 @@ fn one_heavy_read_a_turn() {
         assert_eq!(desk.read(session), b":0\r\n");
         assert_eq!(desk.effects.more, served < 5, "after {served}");
     }
-}
-
-/// A batch lost its slot: its client is redirected with its key's hash slot, and whatever the
-/// client has sent behind it is refused as well, never done before it.
-#[test]
-fn behind_a_lost_write_all_is_refused() {
-    let mut desk = Desk::new(3);
-    desk.pass(10_000);
-    let (replica, output) = desk.node.replica_mut();
-    assert!(replica.take_over(desk.now, output));
-    desk.turn();
-    let ballot = desk.node.replica.preparing().expect("phase 1");
-    let first = Slot::FIRST;
-    desk.receive(
-        2,
-        Message::Promise {
-            ballot,
-            from_slot: first,
-            to_slot: None,
-            entries: Vec::new(),
-            first_unchosen: first,
-            wall_ms: 1,
-        },
-    );
-    desk.receive(2, Message::Accepted { ballot, slot: first, first_unchosen: first });
-    assert!(desk.node.replica.reign_is_open());
-    let session = desk.connect();
-    desk.ask(session, &[b"SET", b"a", b"1"]);
-    desk.turn();
-
-    // n3 begins a ballot, and nobody leads yet: what the client sends now is held.
-    let higher = Ballot { round: ballot.round + 1, node: NodeId(3), ..ballot };
-    let holds = Vec::new();
-    desk.receive(3, Message::Prepare { ballot: higher, from_slot: first, holds, release: None });
-    // The lease of n1's ballot runs out.
-    desk.pass(300_000);
-    desk.ask(session, &[b"SET", b"a", b"2"]);
-    desk.turn();
-    assert_eq!(desk.read(session), b"");
-
-    // Another batch is chosen in the first one's slot.
-    let mut batch = crate::batch::BatchBuilder::default();
-    batch.push(&[&b"SET"[..], b"a", b"0"]);
-    let id = BatchId { incarnation: 99, counter: 1 };
-    let values = vec![Value::Batch { id, payload: batch.finish(1, 0) }];
-    desk.receive(2, Message::Chosen { first: first.next(), values });
-    let replies = String::from_utf8(desk.read(session)).expect("text");
-    let lines: Vec<&str> = replies.lines().collect();
-    assert_eq!(lines.len(), 2, "{replies}");
-    assert!(lines.iter().all(|line| line.starts_with("-TRYAGAIN")), "{replies}");
-
-    // Once n3 leads, both would be sent there, with the hash slot of their key.
-    desk.receive(
-        3,
-        Message::Accept { ballot: higher, slot: Slot(3), value: Value::Noop, hint: first },
-    );
-    desk.ask(session, &[b"SET", b"a", b"1"]);
-    desk.turn();
-    assert_eq!(desk.read(session), b"-MOVED 15495 10.0.0.3:7379\r\n");
 }
 
 /// A follower that gets no answer, or is behind the slot in it, sends the client to the leader: it is

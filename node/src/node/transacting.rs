@@ -192,6 +192,10 @@ impl Node {
     fn submit(&mut self, now: Now, id: SessionId, request: Request) {
         let op = if matches!(request, Request::Exec(_)) { Op::Write } else { Op::Local };
         let Some(sequence) = self.clients.take_sequence(id, op, now.mono_us) else { return };
+        if self.has_lost(id) {
+            let reply = self.not_done(now, request.hash_slot());
+            return self.refuse_held(id, sequence, request, &reply);
+        }
         let waits_behind = self.clients.get(id).is_some_and(|session| session.has_held());
         let left = match waits_behind {
             true => Some(request),

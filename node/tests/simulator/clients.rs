@@ -40,6 +40,8 @@ pub struct Client {
     pub reads_anywhere: FollowerReads,
     /// What this connection has read of counters that need not be new.
     seen: BTreeMap<Bytes, u64>,
+    /// A write of the pipeline that is under way was refused.
+    was_refused: bool,
 }
 
 /// A client's session of `ONCE`.
@@ -138,6 +140,7 @@ impl Clients {
             once: Once::default(),
             reads_anywhere: if number % 2 == 1 { follower_reads } else { FollowerReads::Moved },
             seen: BTreeMap::new(),
+            was_refused: false,
         };
         Clients { broken, all: (0..count).map(client).collect(), ..Clients::default() }
     }
@@ -163,6 +166,7 @@ impl Clients {
                 self.violation = Some(format!("client {index} was answered without having asked"));
                 return Next::Wait;
             };
+            self.check_order(index, &asked.what, &reply);
             if let Some(to) = self.answered(index, time_us, &asked, &reply) {
                 turn = Some(to.or(turn.flatten()));
             }
@@ -172,6 +176,32 @@ impl Clients {
             (true, None) => Next::Think,
             (true, Some(to)) => Next::TurnTo(to),
         }
+    }
+
+    /// 110: what was sent together with a write that was refused, and behind it, is not served and not
+    /// done. A full disk's refusal is the command's own; a follower may serve what it may serve.
+    fn check_order(&mut self, index: usize, what: &What, reply: &Reply) {
+        let action = match what {
+            What::Recorded(place) | What::LookWatched(place) => &self.history[*place].action,
+            What::Look { .. } | What::LookBehind { .. } => &Action::Get,
+            What::Store { .. } | What::Once(_) | What::OpenSession | What::Exec { .. } => {
+                &Action::Incr
+            }
+            What::Watch | What::Queue(_) => return,
+        };
+        let is_read = *action == Action::Get;
+        let client = &mut self.all[index];
+        match reply.error_word() {
+            Some("MOVED" | "TRYAGAIN" | "CLUSTERDOWN") => client.was_refused |= !is_read,
+            Some(_) => {}
+            None if is_read && client.reads_anywhere != FollowerReads::Moved => {}
+            None if client.was_refused => {
+                self.violation =
+                    Some(format!("{what:?} was answered {reply:?} behind a refused write"));
+            }
+            None => {}
+        }
+        client.was_refused &= !client.asked.is_empty();
     }
 
     /// Whether it has to turn to another node, if the reply says so.
@@ -362,6 +392,7 @@ impl Clients {
         client.unread.clear();
         client.watched = None;
         client.watching = false;
+        client.was_refused = false;
         client.seen.clear();
     }
 
