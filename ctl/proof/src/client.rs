@@ -127,7 +127,7 @@ impl Client {
                             moved_to = Some(address.to_owned());
                             redirected.push(index);
                         } else {
-                            cut_off |= reply.error_word().is_some_and(is_cut_off);
+                            cut_off |= word_of(&reply).is_some_and(is_cut_off);
                             fates[index] = Some(fate_of(reply));
                         }
                         continue;
@@ -172,14 +172,25 @@ impl Client {
 }
 
 /// A node that knows no leader, or is not ready, may be cut off from those that do: whoever stays
-/// with it waits for ever (PITFALLS 39).
+/// with it waits for ever (PITFALLS 39). One that is full has closed the connection.
 fn is_cut_off(word: &str) -> bool {
-    matches!(word, "CLUSTERDOWN" | "LOADING" | "MASTERDOWN")
+    matches!(word, "CLUSTERDOWN" | "LOADING" | "MASTERDOWN" | MAXCLIENTS)
+}
+
+/// Not a word of the protocol: a node that has all the clients that it may have says so by a plain
+/// `ERR`, before it has read any command.
+pub(crate) const MAXCLIENTS: &str = "MAXCLIENTS";
+
+fn word_of(reply: &Reply) -> Option<&str> {
+    match reply {
+        Reply::Error(text) if text.starts_with("ERR max number of clients") => Some(MAXCLIENTS),
+        reply => reply.error_word(),
+    }
 }
 
 /// An error reply means "surely not done", with two exceptions that say so by their name.
 fn fate_of(reply: Reply) -> Fate {
-    match reply.error_word() {
+    match word_of(&reply) {
         None => Fate::Done(reply),
         Some("ONCEDONE") => Fate::Unknown("ONCEDONE"),
         Some("ONCEEXPIRED") => Fate::Unknown("ONCEEXPIRED"),

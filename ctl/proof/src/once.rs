@@ -8,7 +8,7 @@ use std::time::Duration;
 use bytes::Bytes;
 use tokio::time::Instant;
 
-use crate::client::{Client, Fate, Target};
+use crate::client::{Client, Fate, MAXCLIENTS, Target};
 use crate::resp::Reply;
 
 /// Between two attempts, while there is no leader.
@@ -73,6 +73,8 @@ impl OnceClient {
         let deadline = Instant::now() + patience;
         // While an earlier attempt may still arrive, "refused" speaks of the newest one only.
         let mut in_doubt = false;
+        // It was carried out under this number: what it answers is the first answer.
+        let mut is_settled = false;
         loop {
             let last = match self.client.call(&command).await {
                 Fate::Done(reply) => {
@@ -88,9 +90,14 @@ impl OnceClient {
                 }
                 Fate::Refused(word) if may_pass(&word) => word,
                 Fate::Refused(word) => {
-                    // The command's own error, which took its number, or nonsense, which did not.
-                    self.use_up_number(deadline).await?;
-                    return Err(OnceError::Refused(word));
+                    // The command's own error, which took its number, or a refusal of this attempt,
+                    // which did not: an earlier one may have.
+                    if is_settled || !self.is_number_taken(deadline).await? {
+                        self.next += 1;
+                        return Err(OnceError::Refused(word));
+                    }
+                    (is_settled, in_doubt) = (true, true);
+                    word
                 }
             };
             if Instant::now() >= deadline {
@@ -106,14 +113,14 @@ impl OnceClient {
 
     /// Leaves nobody in doubt whether a refused command took its number: one that changes nothing is
     /// sent under the same number, and either takes it or meets the other one.
-    async fn use_up_number(&mut self, deadline: Instant) -> Result<(), OnceError> {
+    async fn is_number_taken(&mut self, deadline: Instant) -> Result<bool, OnceError> {
         let number = self.next.to_string();
         let session = self.session.clone();
         let nothing: [&[u8]; 5] = [b"ONCE", &session, number.as_bytes(), b"GETEX", b"once:nothing"];
         loop {
             let last = match self.client.call(&nothing).await {
-                Fate::Done(_) => break,
-                Fate::Refused(word) if word == "ONCEOTHER" => break,
+                Fate::Done(_) => return Ok(false),
+                Fate::Refused(word) if word == "ONCEOTHER" => return Ok(true),
                 Fate::Refused(word) => word,
                 Fate::Unknown(why) => why.to_owned(),
             };
@@ -122,17 +129,15 @@ impl OnceClient {
             }
             tokio::time::sleep(PAUSE).await;
         }
-        self.next += 1;
-        Ok(())
     }
 }
 
-/// Refused now, and perhaps not in a moment.
+/// Refused now, and perhaps not in a moment: by the door, which knows of no earlier attempt.
 fn may_pass(word: &str) -> bool {
-    matches!(
-        word,
-        "CLUSTERDOWN" | "TRYAGAIN" | "MOVED" | "LOADING" | "MASTERDOWN" | "OOM" | "CONNECT"
-    )
+    const BY_STATE: [&str; 7] =
+        ["CLUSTERDOWN", "TRYAGAIN", "MOVED", "LOADING", "MASTERDOWN", "OOM", "CONNECT"];
+    const BY_ACCESS: [&str; 5] = [MAXCLIENTS, "NOAUTH", "WRONGPASS", "NOPERM", "AUTH"];
+    BY_STATE.contains(&word) || BY_ACCESS.contains(&word)
 }
 
 #[cfg(test)]
@@ -143,9 +148,10 @@ mod tests {
     use super::*;
 
     /// A server that answers one request a connection: by these words, or by hanging up.
-    async fn server(answers: &'static [&'static str]) -> Target {
+    async fn server(answers: &[&'static str]) -> Target {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap().to_string();
+        let answers = answers.to_vec();
         tokio::spawn(async move {
             for answer in answers {
                 let (mut stream, _) = listener.accept().await.unwrap();
@@ -156,13 +162,65 @@ mod tests {
         Target::open(vec![address])
     }
 
-    /// The disk fills after the write was done, and before it is sent again: "not done" is said of
-    /// the second copy only.
+    /// The first attempt is done, and nobody hears of it. What the door says to the second one, and what
+    /// is answered then, is said of that copy only.
+    const DONE_THOUGH_REFUSED: &[&[&str]] = &[
+        &[":7\r\n", "", "-OOM the disk is full\r\n", ":1\r\n"],
+        &[":7\r\n", "", "-ERR max number of clients reached\r\n", ":1\r\n"],
+        &[":7\r\n", "", "-NOAUTH Authentication required.\r\n", ":1\r\n"],
+        &[":7\r\n", "", "-NOPERM this user may only read\r\n", ":1\r\n"],
+        // By a word that is nobody's: the number tells whose it is.
+        &[":7\r\n", "", "-ERR whatever\r\n", "-ONCEOTHER number 1\r\n", ":1\r\n"],
+        // And the door is full again when the answer is asked for.
+        &[
+            ":7\r\n",
+            "",
+            "-ERR whatever\r\n",
+            "-ONCEOTHER number 1\r\n",
+            "-ERR max number of clients reached\r\n",
+            ":1\r\n",
+        ],
+    ];
+
     #[tokio::test]
-    async fn a_full_disk_does_not_make_a_done_write_refused() {
-        let target = server(&[":7\r\n", "", "-OOM the disk is full\r\n", ":1\r\n"]).await;
+    async fn a_refusal_of_the_second_attempt_does_not_make_a_done_write_refused() {
+        for answers in DONE_THOUGH_REFUSED {
+            let patience = Duration::from_secs(20);
+            let mut once = OnceClient::open(server(answers).await, patience).await.unwrap();
+            let reply = once.write(&[b"INCR", b"n"], patience).await;
+            assert_eq!(reply, Ok(Reply::Integer(1)), "{answers:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn an_error_of_the_command_itself_is_its_answer() {
+        let error = "-WRONGTYPE no number\r\n";
+        let answers: &[&str] = &[":7\r\n", error, "-ONCEOTHER number 1\r\n", error];
         let patience = Duration::from_secs(20);
-        let mut once = OnceClient::open(target, patience).await.unwrap();
-        assert_eq!(once.write(&[b"INCR", b"n"], patience).await, Ok(Reply::Integer(1)));
+        let mut once = OnceClient::open(server(answers).await, patience).await.unwrap();
+        let reply = once.write(&[b"INCR", b"n"], patience).await;
+        assert_eq!(reply, Err(OnceError::Refused("WRONGTYPE".to_owned())));
+    }
+
+    /// The same by the client in the guide.
+    #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+    async fn a_refusal_of_the_guides_second_attempt_does_not_make_a_done_write_refused() {
+        let guide = include_str!("../../../node/CLIENTS.md");
+        let (_, code) = guide.split_once("```python\n").expect("the guide has a client");
+        let (code, _) = code.split_once("\n```").expect("it ends");
+        let script =
+            format!("{code}\n\nimport sys\nassert Once(sys.argv[1:]).write('INCR', 'n') == 1\n");
+        for answers in DONE_THOUGH_REFUSED {
+            let target = server(answers).await;
+            let mut python = tokio::process::Command::new("python3");
+            python.arg("-c").arg(&script).args(&target.nodes);
+            match python.output().await {
+                Ok(output) => {
+                    let said = String::from_utf8_lossy(&output.stderr);
+                    assert!(output.status.success(), "{answers:?}: {said}");
+                }
+                Err(error) => return eprintln!("skipped: python3 does not start: {error}"),
+            }
+        }
     }
 }
