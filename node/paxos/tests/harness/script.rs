@@ -10,6 +10,7 @@
 //!   lease=100 speeds=890000,1110000     leases of 100 ms; how fast the nodes' clocks run, in ppm
 //!   plain=2,3                           nodes that take no part in leases
 //!   files=100,50,50 can=1,1,2           what each node's file says of L; which store version it can do
+//!   priority=2:5                        n2's, where the others have 0
 //!   timing=wan delay=100 slow=3:150     the longer timing; how many milliseconds messages travel
 //!                                       in `run`, and those from and to n3 besides
 //! campaign 2               n2 begins phase 1
@@ -322,6 +323,12 @@ impl Stage {
             if option("timing=") == Some("wan") {
                 settings.timing = WAN;
             }
+            let preferred = option("priority=").and_then(|text| text.split_once(':'));
+            let is_preferred =
+                preferred.is_some_and(|(node, _)| number(node, "") == u64::from(id.0));
+            settings.priority = preferred
+                .filter(|_| is_preferred)
+                .map_or(0, |(_, priority)| number(priority, "") as u32);
             settings.limits.window_slots = value("window=", 256);
             settings.limits.chunk_bytes = value("chunk=", 256 << 10) as usize;
             if option("strategy=") == Some("highest-id") {
