@@ -231,16 +231,6 @@ impl Journal {
         self.poison.is_none() && (room >= margin || self.pool.disk_has_room().unwrap_or(false))
     }
 
-    /// Gives the space of the reserve, but one file, back to the disk: for a snapshot that must be
-    /// written before anything can be trimmed. The reserve is made again after `restore_reserve`.
-    pub fn release_reserve(&mut self) -> Result<(), Error> {
-        self.guarded(|journal| journal.pool.release_reserve())
-    }
-
-    pub fn restore_reserve(&mut self) {
-        self.pool.restore_reserve();
-    }
-
     pub fn free_bytes(&self) -> Result<u64, Error> {
         self.pool.free_bytes()
     }

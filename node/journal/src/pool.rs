@@ -2,6 +2,13 @@
 //! of a segment that is no longer needed), synced. The last `reserve` of them are held back for
 //! records that must pass although the disk is full.
 //!
+//! The reserve is for records only. It was once to make room for a snapshot too, so that the log
+//! could be trimmed on a full disk; but a snapshot is as large as the state, which no reserve of a
+//! fixed size holds, and one that grew with the state would keep back, for ever, the space whose
+//! lack it is to mend. What is left for one is `keep_free_bytes`, which the journal never takes: a
+//! store that was emptied by `DEL`, which still passes on a full disk, fits into it, and the log is
+//! trimmed behind it.
+//!
 //! A new file is filled in slices, so that nobody waits for 64 MiB of zeroes: `Journal::append`
 //! pays as it goes, `Journal::prepare` uses idle time.
 
@@ -24,7 +31,6 @@ pub(crate) struct Pool {
     segment_bytes: u64,
     keep_free_bytes: u64,
     reserve: usize,
-    reserve_released: bool,
     /// The ids of the spare files, oldest first.
     ready: Vec<u64>,
     filling: Option<Filling>,
@@ -66,7 +72,6 @@ impl Pool {
             segment_bytes,
             keep_free_bytes,
             reserve,
-            reserve_released: false,
             ready: Vec::new(),
             filling: None,
             next_id: 1,
@@ -102,13 +107,13 @@ impl Pool {
 
     /// Files that an ordinary group may still roll into without new space.
     pub(crate) fn ordinary_files(&self) -> usize {
-        self.ready.len().saturating_sub(self.held_back())
+        self.ready.len().saturating_sub(self.reserve)
     }
 
     /// Whether the disk has room for the rest of the reserve and one file more: then an ordinary
     /// group may even take from the reserve, which is made good at once.
     pub(crate) fn disk_has_room(&self) -> Result<bool, Error> {
-        let missing = (self.held_back() + 1).saturating_sub(self.ready.len()).max(1) as u64;
+        let missing = (self.reserve + 1).saturating_sub(self.ready.len()).max(1) as u64;
         // What is filled already is no longer counted as free.
         let filled = self.filling.as_ref().map_or(0, |filling| filling.filled);
         let needed_bytes = missing * self.segment_bytes - filled + self.keep_free_bytes;
@@ -120,35 +125,13 @@ impl Pool {
         free.map_err(|source| Error::io("ask for the free space of", self.disk.path(""), source))
     }
 
-    /// Gives the reserve's space back to the disk, for a snapshot. One file stays, for promises.
-    pub(crate) fn release_reserve(&mut self) -> Result<(), Error> {
-        self.reserve_released = true;
-        self.drop_filling()?;
-        while self.ready.len() > self.held_back() {
-            let id = self.ready.pop().expect("more than held back");
-            self.remove(&file_name(&FileKind::Spare(id)))?;
-        }
-        self.sync_dir()
-    }
-
-    pub(crate) fn restore_reserve(&mut self) {
-        self.reserve_released = false;
-    }
-
-    fn held_back(&self) -> usize {
-        if self.reserve_released { self.reserve.min(1) } else { self.reserve }
-    }
-
     fn kept_max(&self) -> usize {
-        self.held_back() + KEPT_BEYOND_RESERVE
+        self.reserve + KEPT_BEYOND_RESERVE
     }
 
     /// Fills up to `budget_bytes` of the next file that is wanted.
     pub(crate) fn step(&mut self, budget_bytes: u64) -> Result<Progress, Error> {
-        let wanted = match self.reserve_released {
-            true => self.held_back(),
-            false => self.held_back() + READY_BEYOND_RESERVE,
-        };
+        let wanted = self.reserve + READY_BEYOND_RESERVE;
         if self.ready.len() >= wanted {
             return Ok(Progress::Done);
         }
@@ -214,7 +197,7 @@ impl Pool {
             return Ok((self.make_at_once(file_bytes)?, file_bytes));
         }
         let held_back = match purpose {
-            Purpose::Ordinary => self.held_back(),
+            Purpose::Ordinary => self.reserve,
             Purpose::MustWrite => 0,
         };
         while self.ready.len() <= held_back {

@@ -181,31 +181,6 @@ fn a_trim_works_when_nothing_else_does() {
 }
 
 #[test]
-fn the_reserve_makes_room_for_a_snapshot() {
-    let options = Options { reserve_bytes: 3 * SMALL.segment_bytes, ..SMALL };
-    let disk = FaultyDisk::new(7);
-    let mut journal = Journal::create(shared(&disk), options, &checkpoint(1)).unwrap();
-    while journal.prepare(1 << 20).unwrap() {}
-    disk.set_capacity(Some(disk.used_bytes()));
-    assert_eq!(journal.free_bytes().unwrap(), 0);
-    journal.release_reserve().unwrap();
-    let freed = journal.free_bytes().unwrap();
-    assert!(freed >= 2 * SMALL.segment_bytes, "{freed}");
-    // Not taken back while the snapshot is written; a promise still passes.
-    assert!(!journal.prepare(1 << 20).unwrap());
-    assert_eq!(journal.free_bytes().unwrap(), freed);
-    let mut id = 1;
-    while journal.stats().segments < 2 {
-        append_by(Journal::append_reserved, &mut journal, id, 1, 300).unwrap();
-        id += 1;
-    }
-    disk.set_capacity(None);
-    journal.restore_reserve();
-    while journal.prepare(1 << 20).unwrap() {}
-    assert!(journal.stats().reserve_is_whole);
-}
-
-#[test]
 fn a_full_disk_is_not_filled_with_useless_halves() {
     let disk = FaultyDisk::new(7);
     let mut journal = create(&disk);

@@ -103,11 +103,6 @@ impl Life {
             86..88 => self.disk.set_write_allowance(Some(random.random_range(0..9_000))),
             88..90 => self.disk.claim_free(Some(1 << 40)),
             90..93 => self.give_space(),
-            93..94 => {
-                let result = self.journal().release_reserve();
-                self.settle(result, |_| {});
-            }
-            94..95 => self.journal().restore_reserve(),
             _ => self.die(random),
         }
     }
