@@ -186,6 +186,41 @@ async fn a_rotten_installed_snapshot_makes_no_older_copy() {
     is_needed_and_there(&mut cluster, victim).await;
 }
 
+/// The newest file of both others rots while they run: neither sends it, and the node that needs one is
+/// brought up all the same (PITFALLS 6, 68).
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_rotten_file_is_not_sent() {
+    let mut cluster = small_snapshots().await;
+    let leader = cluster.wait_until_caught_up(SOON).await.unwrap();
+    let victim = leader % 3 + 1;
+    let others = [leader, victim % 3 + 1];
+    let mut client = Client::new(cluster.target(), 0);
+    cluster.node(victim).kill();
+    let last_slot = cluster.node(leader).status().await.unwrap().chosen_slot;
+    until("the others' trimming what it lacks", async || {
+        overwrite(&mut client, 50, 1, b'a').await;
+        let statuses = cluster.statuses().await;
+        let mut kept = statuses.iter().flatten().map(|status| status.first_kept_slot);
+        kept.all(|first_kept| first_kept > last_slot + 1)
+    })
+    .await;
+    // Nothing is written any more, so what is newest now stays it.
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    let rotten: Vec<PathBuf> = others
+        .iter()
+        .map(|id| snapshots(&cluster.node(*id).data_dir()).pop().expect("a snapshot"))
+        .collect();
+    rotten.iter().for_each(|file| rot(file));
+    cluster.node(victim).start().unwrap();
+    cluster.wait_until_caught_up(SOON).await.unwrap();
+    let log = |id: u32| fs::read_to_string(cluster.nodes[id as usize - 1].log_path()).unwrap();
+    let found = others.iter().filter(|id| log(**id).contains("a snapshot is bad: it is not sent"));
+    assert!(found.count() > 0, "nobody looked: {}", log(leader));
+    assert!(!log(victim).contains("receive a snapshot"), "{}", log(victim));
+    is_needed_and_there(&mut cluster, victim).await;
+    cluster.nobody_died().unwrap();
+}
+
 /// PITFALLS 70: what a node in the middle of an install has is no copy of anything. The leader, who
 /// sends it, dies half-way: the third has it all, and the install goes on from there.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -201,6 +201,10 @@ table! {
     SNAPSHOT_SLOT = gauge("paxos_snapshot_slot", Unit::Slots,
         "Highest slot that the newest snapshot on disk covers.");
 
+    WRITERS_SLOWED = gauge("paxos_writers_slowed", Unit::Bool,
+        "1 while the node, leading, slows its writers down to what the peer takes in, which is being \
+         brought up to date from a snapshot.").by(&["peer"]);
+
     // Network
     PEER_CONNECTED = gauge("paxos_peer_connected", Unit::Bool,
         "1 while a link to the peer is up.").by(&["peer"]);

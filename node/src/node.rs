@@ -16,6 +16,7 @@
 mod applying;
 mod fates;
 mod following;
+mod pacing;
 mod taking;
 mod transacting;
 mod waiting;
@@ -30,6 +31,7 @@ use paxos::{
 };
 use rand::{RngCore, SeedableRng, rngs::SmallRng};
 
+use self::pacing::Pace;
 use crate::agreement::{Agreement, Contradiction, State};
 use crate::batch::BatchBuilder;
 use crate::clients::{Clients, Sequence, SessionId};
@@ -170,6 +172,8 @@ pub struct Node {
     position: Position,
     /// The disk is full: writes that grow are refused.
     full: bool,
+    /// Writers are slowed down.
+    pace: Option<Pace>,
     /// The newest states that were hashed, here and by the peers.
     pub agreement: Agreement,
     /// Microseconds, for how long an apply takes; `None` where nobody measures.
@@ -237,6 +241,7 @@ impl Node {
             deposed_us: 0,
             position: Position(0),
             full: false,
+            pace: None,
             agreement: Agreement::default(),
             stopwatch: None,
         };
@@ -326,6 +331,9 @@ impl Node {
         if self.open_items.is_empty() && !self.mark_wanted {
             return;
         }
+        if self.waits_for_pace() {
+            return;
+        }
         let waits_for_company = self.replica.pending_count() >= SLOTS_BEFORE_WAITING
             && self.open.len_bytes() < BATCH_BYTES_MAX / 16;
         if waits_for_company {
@@ -335,6 +343,7 @@ impl Node {
             return;
         }
         let payload = std::mem::take(&mut self.open).finish(stamp_ms, self.random.next_u64());
+        self.keep_pace(payload.len());
         let id = self
             .replica
             .propose(now, payload, &mut self.output)

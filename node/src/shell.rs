@@ -172,7 +172,7 @@ impl Core {
             LinkEvent::Disconnected(peer) => {
                 tracing::info!(peer = %peer, "link lost");
                 self.node.disconnected(clock::now(), peer);
-                self.snapshots.peer_lost(peer);
+                self.snapshots.peer_lost(clock::now(), peer);
             }
             LinkEvent::Received { from, frames } => {
                 for frame in frames {
@@ -375,6 +375,10 @@ impl Core {
             rise(counters.received_bytes.get(), &peer.bytes_in);
             rise(counters.sent_bytes.get(), &peer.bytes_out);
             rise(counters.send_failures(), &peer.send_failures);
+        }
+        for (id, peer) in &self.peer_metrics {
+            let is_slowed_for = self.snapshots.slowed_for().any(|slowed_for| slowed_for == *id);
+            peer.writers_slowed.set(i64::from(is_slowed_for));
         }
         for view in self.node.replica.peer_views(now) {
             if let (Some(peer), Some(us)) = (self.peer_metrics.get(&view.node), view.round_trip_us)

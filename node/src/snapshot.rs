@@ -10,6 +10,12 @@
 //! one before and the log from there on hold everything (PITFALLS 7).
 
 mod file;
+mod incoming;
+mod part;
+mod pins;
+mod receiving;
+mod sending;
+mod streams;
 mod worker;
 
 use std::collections::BTreeMap;
@@ -17,33 +23,29 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 
-use bytes::{Buf, BufMut, Bytes, BytesMut};
-use journal::{Disk, DiskFile};
+use bytes::Bytes;
+use journal::Disk;
 use paxos::{NodeId, Now, Slot};
 use tokio::sync::Notify;
 
 use self::file::name_of;
+use self::pins::Pins;
+use self::receiving::Receiving;
+use self::sending::Outgoing;
 use self::worker::Worker;
 use crate::metrics::{Metrics, SnapshotKind};
 use crate::node::Node;
 use crate::peers::Links;
 use crate::store::SnapshotStep;
 
-pub use self::file::{Found, Loaded, SnapshotError, load_newest};
+pub use self::file::{FileId, Found, Loaded, SnapshotError, load_newest};
+pub use self::receiving::StreamCounts;
 pub use self::worker::{Done, Files, Job, Jobs};
 
 /// Bytes of records that are copied out of the store in one tick.
 const STEP_BYTES: usize = 512 << 10;
-const PART_BYTES: usize = 256 << 10;
-/// Bytes that may be on their way to one peer without an answer.
-const WINDOW_BYTES: u64 = 2 << 20;
-const RESEND_US: u64 = 1_000_000;
 /// A snapshot that could not be written is tried again after this long.
 const RETRY_US: u64 = 5_000_000;
-/// A stream of which nothing has come for so long has ended.
-const SILENT_US_MAX: u64 = 5_000_000;
-/// A stream holds the log for its receiver no longer than this.
-const STREAM_US_MAX: u64 = 120_000_000;
 
 /// How parts reach a peer.
 pub trait PartSender {
@@ -69,24 +71,33 @@ pub struct Snapshots {
     worker: Worker,
     metrics: Arc<Metrics>,
     /// Complete files, by the first slot that each does not cover.
-    kept: BTreeMap<Slot, u64>,
+    kept: BTreeMap<Slot, Kept>,
     writing: Option<Writing>,
     /// Bytes of the journal that no snapshot covers and that were there at the start.
     found_bytes: u64,
+    /// Were written since the start.
+    journal_bytes: u64,
     written_at_last: u64,
-    /// The last one failed: due at this time, however little was written since.
+    /// The last one failed, or a file turned out to be bad: due at this time, however little was
+    /// written since.
     retry_us: Option<u64>,
     sending: BTreeMap<NodeId, Outgoing>,
-    installing: Option<Installing>,
+    /// The file whose stream to a peer began last: it may have half of it.
+    begun: BTreeMap<NodeId, Slot>,
+    /// Nothing is offered to a peer before this time.
+    paused_until_us: BTreeMap<NodeId, u64>,
+    pins: Pins,
+    receiving: Receiving,
 }
 
-/// The one stream that is taken in. Another that begins meanwhile is not wanted: two would throw
-/// away each other's parts (PITFALLS 68).
-struct Installing {
-    from: NodeId,
-    below: Slot,
-    started_us: u64,
-    heard_us: u64,
+/// A complete file.
+#[derive(Clone, Copy, Debug)]
+struct Kept {
+    bytes: u64,
+    /// What it is, once it was read by this process, or came from a peer.
+    file: Option<FileId>,
+    /// It cannot be read any more.
+    bad: bool,
 }
 
 struct Writing {
@@ -96,20 +107,10 @@ struct Writing {
     waiting: Option<Job>,
 }
 
-struct Outgoing {
-    below: Slot,
-    file: Box<dyn DiskFile>,
-    total: u64,
-    sent: u64,
-    acked: u64,
-    progress_us: u64,
-    started_us: u64,
-}
-
-/// What travels: a part of a file, or how much of it has arrived.
-enum Part {
-    Bytes { below: Slot, offset: u64, total: u64, bytes: Bytes },
-    Have { below: Slot, bytes: u64 },
+impl Kept {
+    fn new(bytes: u64) -> Kept {
+        Kept { bytes, file: None, bad: false }
+    }
 }
 
 impl Snapshots {
@@ -150,13 +151,17 @@ impl Snapshots {
             every_bytes,
             worker,
             metrics,
-            kept: found.into_iter().collect(),
+            kept: found.into_iter().map(|(below, bytes)| (below, Kept::new(bytes))).collect(),
             writing: None,
             found_bytes: 0,
+            journal_bytes: 0,
             written_at_last: 0,
             retry_us: None,
             sending: BTreeMap::new(),
-            installing: None,
+            begun: BTreeMap::new(),
+            paused_until_us: BTreeMap::new(),
+            pins: Pins::new(every_bytes),
+            receiving: Receiving::default(),
         }
     }
 
@@ -169,159 +174,23 @@ impl Snapshots {
 
     /// Everything below is covered by the newest snapshot; `Slot::FIRST` without one.
     pub fn newest_below(&self) -> Slot {
-        self.kept.last_key_value().map_or(Slot::FIRST, |(below, _)| *below)
+        self.usable().next().unwrap_or(Slot::FIRST)
     }
 
-    pub fn is_installing(&self) -> bool {
-        self.installing.is_some()
+    /// The files that can be read, newest first.
+    fn usable(&self) -> impl Iterator<Item = Slot> + '_ {
+        self.kept.iter().rev().filter(|(_, kept)| !kept.bad).map(|(below, _)| *below)
     }
 
     /// `journal_bytes` were written into the journal since the start.
     pub fn tick(&mut self, now: Now, node: &mut Node, links: &dyn PartSender, journal_bytes: u64) {
+        self.journal_bytes = journal_bytes;
         while let Some(done) = self.worker.next_done() {
             self.on_done(now, done, node, links);
         }
-        // The sender may have gone away, and the log may have come as far by another way.
-        self.installing = self.installing.take().filter(|stream| {
-            stream.below > node.first_unapplied()
-                && now.mono_us.saturating_sub(stream.heard_us) < SILENT_US_MAX
-        });
-        self.begin_if_due(now, node, journal_bytes);
+        self.begin_if_due(now, node);
         self.walk(node);
-        let peers: Vec<NodeId> = self.sending.keys().copied().collect();
-        for peer in peers {
-            self.send_parts(now, peer, links);
-        }
-    }
-
-    /// `peer` needs slots that are trimmed here.
-    pub fn wanted(&mut self, now: Now, peer: NodeId, node: &Node, links: &dyn PartSender) {
-        if self.sending.contains_key(&peer) {
-            return;
-        }
-        let Some((&below, &total)) = self.kept.last_key_value() else {
-            tracing::error!(first_kept = %node.replica.first_kept(), "trimmed without a snapshot");
-            return;
-        };
-        let file = match self.disk.open(&name_of(below)) {
-            Ok(file) => file,
-            Err(error) => {
-                tracing::error!(%error, %below, "open a snapshot to send it");
-                return;
-            }
-        };
-        tracing::info!(%peer, %below, bytes = total, "sending a snapshot");
-        let outgoing = Outgoing {
-            below,
-            file,
-            total,
-            sent: 0,
-            acked: 0,
-            progress_us: now.mono_us,
-            started_us: now.mono_us,
-        };
-        self.sending.insert(peer, outgoing);
-        self.send_parts(now, peer, links);
-    }
-
-    pub fn peer_lost(&mut self, peer: NodeId) {
-        self.sending.remove(&peer);
-        self.installing = self.installing.take().filter(|stream| stream.from != peer);
-    }
-
-    /// A part of a snapshot, or the answer to one.
-    pub fn received(
-        &mut self,
-        now: Now,
-        from: NodeId,
-        part: Bytes,
-        node: &mut Node,
-        links: &dyn PartSender,
-    ) {
-        match Part::decode(part) {
-            Some(Part::Bytes { below, offset, total, bytes }) => {
-                // Old news: it would not bring this node forward.
-                if below <= node.first_unapplied() {
-                    self.answer(from, below, total, links);
-                    return;
-                }
-                let installing = self.installing.get_or_insert(Installing {
-                    from,
-                    below,
-                    started_us: now.mono_us,
-                    heard_us: now.mono_us,
-                });
-                if (installing.from, installing.below) != (from, below) {
-                    self.answer(from, below, total, links);
-                    return;
-                }
-                installing.heard_us = now.mono_us;
-                self.worker.order(Job::Receive { from, below, offset, total, bytes });
-            }
-            Some(Part::Have { below, bytes }) => {
-                let Some(outgoing) = self.sending.get_mut(&from) else { return };
-                if outgoing.below != below {
-                    return;
-                }
-                outgoing.progress_us = now.mono_us;
-                outgoing.acked = bytes.min(outgoing.total);
-                // A stream that was cut off goes on where it was: the rest is there already.
-                outgoing.sent = outgoing.sent.max(outgoing.acked);
-                if outgoing.acked < outgoing.sent
-                    && bytes < outgoing.sent - WINDOW_BYTES.min(outgoing.sent)
-                {
-                    outgoing.sent = outgoing.acked;
-                }
-                if outgoing.acked >= outgoing.total {
-                    let took =
-                        Duration::from_micros(now.mono_us.saturating_sub(outgoing.started_us));
-                    self.metrics.observe_snapshot(SnapshotKind::Send, took, true);
-                    self.sending.remove(&from);
-                    return;
-                }
-                self.send_parts(now, from, links);
-            }
-            None => tracing::warn!(peer = %from, "a part of a snapshot that cannot be read"),
-        }
-    }
-
-    fn answer(&self, to: NodeId, below: Slot, bytes: u64, links: &dyn PartSender) {
-        links.send_part(to, &Part::Have { below, bytes }.encode());
-    }
-
-    fn send_parts(&mut self, now: Now, peer: NodeId, links: &dyn PartSender) {
-        let Some(outgoing) = self.sending.get_mut(&peer) else { return };
-        if now.mono_us.saturating_sub(outgoing.started_us) > STREAM_US_MAX {
-            tracing::warn!(%peer, "a snapshot took too long to send, it starts again");
-            let took = Duration::from_micros(STREAM_US_MAX);
-            self.metrics.observe_snapshot(SnapshotKind::Send, took, false);
-            self.sending.remove(&peer);
-            return;
-        }
-        if now.mono_us.saturating_sub(outgoing.progress_us) > RESEND_US {
-            outgoing.progress_us = now.mono_us;
-            outgoing.sent = outgoing.acked;
-        }
-        while outgoing.sent < outgoing.total
-            && outgoing.sent - outgoing.acked.min(outgoing.sent) < WINDOW_BYTES
-            && links.queued_bytes(peer) < WINDOW_BYTES as usize
-        {
-            let length = (outgoing.total - outgoing.sent).min(PART_BYTES as u64) as usize;
-            let mut bytes = vec![0; length];
-            if let Err(error) = outgoing.file.read_at(outgoing.sent, &mut bytes) {
-                tracing::error!(%error, below = %outgoing.below, "read a snapshot to send it");
-                self.sending.remove(&peer);
-                return;
-            }
-            let part = Part::Bytes {
-                below: outgoing.below,
-                offset: outgoing.sent,
-                total: outgoing.total,
-                bytes: bytes.into(),
-            };
-            links.send_part(peer, &part.encode());
-            outgoing.sent += length as u64;
-        }
+        self.tick_streams(now, node, links);
     }
 
     fn on_done(&mut self, now: Now, done: Done, node: &mut Node, links: &dyn PartSender) {
@@ -330,7 +199,7 @@ impl Snapshots {
                 let took = Duration::from_micros(now.mono_us.saturating_sub(started_us));
                 tracing::info!(%below, bytes, ms = took.as_millis() as u64, "snapshot written");
                 self.metrics.observe_snapshot(SnapshotKind::Write, took, true);
-                self.keep(now, below, bytes, node);
+                self.keep(below, bytes, node);
             }
             Done::WriteFailed { below, error } => {
                 tracing::error!(%below, %error, "write a snapshot");
@@ -342,15 +211,15 @@ impl Snapshots {
                 self.writing = None;
                 self.retry_us = Some(now.mono_us + RETRY_US);
             }
-            Done::Received { from, below, have } => self.answer(from, below, have, links),
-            Done::ReceiveFailed { from, below, error } => {
-                tracing::error!(peer = %from, %below, %error, "receive a snapshot");
-                let took = self.install_time(now);
-                self.metrics.observe_snapshot(SnapshotKind::Install, took, false);
+            Done::Checked { below, result } => self.on_checked(now, below, result, links),
+            Done::Received { file, have, .. } => self.on_received(file, have, links),
+            Done::ReceiveFailed { from, file, error, bad } => {
+                self.on_receive_failed(now, from, file, &error, bad, links);
             }
-            Done::Installed { from, below, total, loaded } => {
-                tracing::info!(peer = %from, %below, bytes = total, "snapshot installed");
-                let took = self.install_time(now);
+            Done::Installed { from, file, loaded } => {
+                let below = file.below;
+                tracing::info!(peer = %from, %below, bytes = file.bytes, "snapshot installed");
+                let took = self.receiving.ended(now.mono_us);
                 self.metrics.observe_snapshot(SnapshotKind::Install, took, true);
                 let Loaded { store, configuration, .. } = *loaded;
                 let old = node.install(now, store, below, configuration);
@@ -360,35 +229,33 @@ impl Snapshots {
                     self.worker.order(Job::Abandon);
                 }
                 self.worker.order(Job::Bury(Box::new(old)));
-                self.answer(from, below, total, links);
-                self.kept.insert(below, total);
+                self.answer(from, below, file.bytes, links);
+                let known = file.sum.map(|_| file);
+                self.kept.insert(below, Kept { file: known, ..Kept::new(file.bytes) });
                 self.forget_old();
             }
         }
     }
 
-    fn install_time(&mut self, now: Now) -> Duration {
-        let since_us = self.installing.take().map_or(now.mono_us, |stream| stream.started_us);
-        Duration::from_micros(now.mono_us.saturating_sub(since_us))
-    }
-
-    /// A complete snapshot: lets go of what the one before it covers.
-    fn keep(&mut self, now: Now, below: Slot, bytes: u64, node: &mut Node) {
+    /// A complete snapshot: lets go of what the one before it covers, as far as no peer that is being
+    /// brought up needs it.
+    fn keep(&mut self, below: Slot, bytes: u64, node: &mut Node) {
         if self.is_writing(below) {
             self.writing = None;
         }
-        self.kept.insert(below, bytes);
+        self.kept.insert(below, Kept::new(bytes));
+        let bad: Vec<Slot> =
+            self.kept.iter().filter(|(_, kept)| kept.bad).map(|(below, _)| *below).collect();
+        for below in bad {
+            self.kept.remove(&below);
+            self.worker.order(Job::PutAside { below });
+        }
+        self.worker.order(Job::Forget { below });
         self.forget_old();
-        // A receiver needs the log from its snapshot on; a stream is bounded in time.
-        let held = self
-            .sending
-            .values()
-            .any(|outgoing| now.mono_us.saturating_sub(outgoing.started_us) < STREAM_US_MAX);
-        if let Some((&second, _)) = self.kept.iter().rev().nth(1)
-            && !held
-        {
+        if let Some(second) = self.usable().nth(1) {
+            let first_kept = self.pins.first_needed().map_or(second, |needed| needed.min(second));
             let (replica, output) = node.replica_mut();
-            replica.trim(second, output);
+            replica.trim(first_kept, output);
         }
     }
 
@@ -396,20 +263,27 @@ impl Snapshots {
         self.writing.as_ref().is_some_and(|writing| writing.below == below)
     }
 
+    /// The two newest stay, and what is being sent.
     fn forget_old(&mut self) {
-        while self.kept.len() > 2 {
-            let Some((below, _)) = self.kept.pop_first() else { break };
+        let newest: Vec<Slot> = self.usable().take(2).collect();
+        let is_sent = |below: &Slot| self.sending.values().any(|out| out.below == *below);
+        let is_old = |(below, kept): &(&Slot, &Kept)| {
+            !kept.bad && !newest.contains(below) && !is_sent(below)
+        };
+        let old: Vec<Slot> = self.kept.iter().filter(is_old).map(|(below, _)| *below).collect();
+        for below in old {
+            self.kept.remove(&below);
             if let Err(error) = self.disk.remove(&name_of(below)) {
                 tracing::warn!(%error, %below, "remove an old snapshot");
             }
         }
     }
 
-    fn begin_if_due(&mut self, now: Now, node: &mut Node, journal_bytes: u64) {
+    fn begin_if_due(&mut self, now: Now, node: &mut Node) {
         let due = match self.retry_us {
             Some(retry_us) => now.mono_us >= retry_us,
             None => {
-                let written = journal_bytes.saturating_sub(self.written_at_last);
+                let written = self.journal_bytes.saturating_sub(self.written_at_last);
                 self.found_bytes + written >= self.every_bytes
             }
         };
@@ -417,7 +291,7 @@ impl Snapshots {
             return;
         }
         self.retry_us = None;
-        (self.found_bytes, self.written_at_last) = (0, journal_bytes);
+        (self.found_bytes, self.written_at_last) = (0, self.journal_bytes);
         let (below, head, configuration) = node.begin_snapshot(now);
         self.writing = Some(Writing {
             below,
@@ -454,43 +328,7 @@ impl Snapshots {
     }
 }
 
-const BYTES: u8 = 1;
-const HAVE: u8 = 2;
-
-impl Part {
-    fn encode(&self) -> Bytes {
-        let mut out = BytesMut::new();
-        match self {
-            Part::Bytes { below, offset, total, bytes } => {
-                out.put_u8(BYTES);
-                out.put_u64_le(below.0);
-                out.put_u64_le(*offset);
-                out.put_u64_le(*total);
-                out.put_slice(bytes);
-            }
-            Part::Have { below, bytes } => {
-                out.put_u8(HAVE);
-                out.put_u64_le(below.0);
-                out.put_u64_le(*bytes);
-            }
-        }
-        out.freeze()
-    }
-
-    fn decode(mut part: Bytes) -> Option<Part> {
-        let kind = part.try_get_u8().ok()?;
-        let below = Slot(part.try_get_u64_le().ok()?);
-        let number = part.try_get_u64_le().ok()?;
-        match kind {
-            BYTES => {
-                let total = part.try_get_u64_le().ok()?;
-                Some(Part::Bytes { below, offset: number, total, bytes: part })
-            }
-            HAVE => Some(Part::Have { below, bytes: number }),
-            _ => None,
-        }
-    }
-}
-
+#[cfg(test)]
+mod stream_tests;
 #[cfg(test)]
 mod tests;

@@ -3,9 +3,7 @@
 use bytes::Bytes;
 use paxos::Now;
 
-use super::{
-    BATCH_BYTES_MAX, BATCH_ITEMS_MAX, Item, ItemKind, LONG_REPLY_BYTES, Node, ReadPath, WaitingRead,
-};
+use super::{BATCH_ITEMS_MAX, Item, ItemKind, LONG_REPLY_BYTES, Node, ReadPath, WaitingRead};
 use crate::batch;
 use crate::clients::{Held, Request, Sequence, SessionId};
 use crate::command::{self, Class, Operation, Spec, Work, Write};
@@ -179,7 +177,7 @@ impl Node {
     }
 
     pub(super) fn batch_is_full(&self) -> bool {
-        self.open.len_bytes() >= BATCH_BYTES_MAX || self.open_items.len() >= BATCH_ITEMS_MAX
+        self.open.len_bytes() >= self.batch_bytes_max() || self.open_items.len() >= BATCH_ITEMS_MAX
     }
 
     /// Refuses what would let a value outgrow a command, before it costs a place in the log, and

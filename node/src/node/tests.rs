@@ -15,15 +15,15 @@ use crate::clients::SessionId;
 use crate::command::ConnectionState;
 use crate::store::Store;
 
-struct Desk {
-    node: Node,
+pub(super) struct Desk {
+    pub(super) node: Node,
     effects: Effects,
     now: Now,
 }
 
 impl Desk {
     /// Node 1 of a group of so many voters.
-    fn new(voters: u32) -> Desk {
+    pub(super) fn new(voters: u32) -> Desk {
         Desk::seeded(voters, 0)
     }
 
@@ -44,7 +44,7 @@ impl Desk {
     }
 
     /// Turns, with a disk that syncs at once, until nothing is written any more.
-    fn turn(&mut self) {
+    pub(super) fn turn(&mut self) {
         loop {
             self.effects.records.clear();
             self.node.turn(self.now, &mut self.effects);
@@ -55,7 +55,7 @@ impl Desk {
         }
     }
 
-    fn pass(&mut self, us: u64) {
+    pub(super) fn pass(&mut self, us: u64) {
         self.now.mono_us += us;
         self.node.tick(self.now);
         self.turn();
@@ -130,17 +130,17 @@ impl Desk {
         (session, read)
     }
 
-    fn connect(&mut self) -> SessionId {
+    pub(super) fn connect(&mut self) -> SessionId {
         self.node.clients.open(|id| ConnectionState::new(id, "a:1".into(), "b:1".into(), true, 0))
     }
 
-    fn ask(&mut self, session: SessionId, words: &[&[u8]]) {
+    pub(super) fn ask(&mut self, session: SessionId, words: &[&[u8]]) {
         let left = self.node.command(self.now, session, words);
         assert!(left.is_none(), "a command for the store");
     }
 
     /// What the client has been sent, as it reads everything.
-    fn read(&mut self, session: SessionId) -> Vec<u8> {
+    pub(super) fn read(&mut self, session: SessionId) -> Vec<u8> {
         std::mem::take(&mut self.node.clients.get_mut(session).expect("it is there").out)
     }
 

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use bytes::{Buf, BufMut, Bytes, BytesMut};
 use journal::{Disk, DiskFile};
 use paxos::{Configuration, Slot};
+use xxhash_rust::xxh3::Xxh3;
 
 use crate::store::{LoadError, Loader, SnapshotHead, Store, Verifier};
 use crate::wire::{self, WireError};
@@ -21,6 +22,11 @@ const HEAD: u8 = b'H';
 const CHUNK: u8 = b'C';
 const END: u8 = b'E';
 const PREFIX: &str = "snapshot-";
+/// How the names of files begin that a peer is sending. What has arrived outlives the process: the
+/// stream goes on where it was cut off.
+pub(super) const INCOMING: &str = "incoming-";
+/// How the name of a file begins that turned out to be bad, and was put aside.
+const ROTTEN: &str = "rotten-";
 /// How the names of files end that are still being written.
 pub(super) const UNFINISHED: &str = ".part";
 /// Written at once.
@@ -61,11 +67,22 @@ pub struct Found {
     pub files: Vec<(Slot, u64)>,
 }
 
+/// Which file: peers that hold the very same one may take turns in sending it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FileId {
+    /// The first slot that it does not cover.
+    pub below: Slot,
+    pub bytes: u64,
+    /// Of all its bytes. `None` in a stream of the release before this one, which does not say.
+    pub sum: Option<u128>,
+}
+
 pub(super) fn name_of(below: Slot) -> String {
     format!("{PREFIX}{:020}", below.0)
 }
 
-/// Complete files with their sizes, oldest first. Remains of unfinished ones are removed.
+/// Complete files with their sizes, oldest first. Remains of those that were being written are
+/// removed.
 fn list(disk: &dyn Disk) -> Result<Vec<(Slot, u64)>, SnapshotError> {
     let fail = |doing, name: &str| {
         let path = disk.path(name);
@@ -73,6 +90,9 @@ fn list(disk: &dyn Disk) -> Result<Vec<(Slot, u64)>, SnapshotError> {
     };
     let mut found = Vec::new();
     for name in disk.list().map_err(fail("list", ""))? {
+        if name.starts_with(INCOMING) {
+            continue;
+        }
         if name.ends_with(UNFINISHED) {
             disk.remove(&name).map_err(fail("remove", &name))?;
         } else if let Some(slot) = name.strip_prefix(PREFIX).and_then(|slot| slot.parse().ok()) {
@@ -108,25 +128,57 @@ pub fn load_newest(disk: &dyn Disk) -> Result<Found, SnapshotError> {
     }
 }
 
-pub(super) fn load(disk: &dyn Disk, name: &str) -> Result<Loaded, SnapshotError> {
+fn load(disk: &dyn Disk, name: &str) -> Result<Loaded, SnapshotError> {
+    load_named(disk, name).map(|(loaded, _)| loaded)
+}
+
+/// As [`load`], with the content's sum.
+pub(super) fn load_named(disk: &dyn Disk, name: &str) -> Result<(Loaded, u128), SnapshotError> {
     let (mut frames, below, configuration, head) = open(disk, name)?;
     let mut loader = Loader::new(head);
     while let Some(chunk) = frames.next_chunk()? {
         loader.add(&chunk).map_err(|error| frames.corrupt(&error.to_string()))?;
     }
     let store = loader.finish().map_err(|error| frames.corrupt(&error.to_string()))?;
-    Ok(Loaded { below, configuration, store })
+    let sum = frames.finish()?;
+    Ok((Loaded { below, configuration, store }, sum))
 }
 
-/// Reads a file as a restart would, without keeping it in memory. What gets a name was verified:
-/// the log is trimmed on its word (PITFALLS 7).
-fn verify(disk: &dyn Disk, name: &str) -> Result<(), SnapshotError> {
-    let (mut frames, _, _, head) = open(disk, name)?;
+/// Reads a file as a restart would, without keeping it in memory, and answers with the sum of its
+/// bytes. What gets a name was verified: the log is trimmed on its word (PITFALLS 7). What is sent
+/// was, too: a peer would find out only when it has all of it.
+pub(super) fn verify(disk: &dyn Disk, name: &str) -> Result<FileId, SnapshotError> {
+    let (mut frames, below, _, head) = open(disk, name)?;
     let mut verifier = Verifier::new(head);
     while let Some(chunk) = frames.next_chunk()? {
         verifier.add(&chunk).map_err(|error| frames.corrupt(&error.to_string()))?;
     }
-    verifier.finish().map_err(|error| frames.corrupt(&error.to_string()))
+    verifier.finish().map_err(|error| frames.corrupt(&error.to_string()))?;
+    let bytes = frames.length;
+    Ok(FileId { below, bytes, sum: Some(frames.finish()?) })
+}
+
+/// How much of an unfinished file is good: up to the end of the last frame that can be read. What
+/// was not synced before a power cut ends it.
+pub(super) fn good_prefix(disk: &dyn Disk, name: &str) -> io::Result<u64> {
+    let mut frames = Frames::open(disk, name)?;
+    loop {
+        match frames.next() {
+            Ok(_) => {}
+            Err(SnapshotError::Io { source, .. }) => return Err(source),
+            Err(_) => return Ok(frames.offset),
+        }
+    }
+}
+
+/// Gives a bad file another name, so that nobody takes it for a snapshot; an earlier one goes.
+pub(super) fn put_aside(disk: &dyn Disk, below: Slot) -> io::Result<()> {
+    for name in disk.list()?.iter().filter(|name| name.starts_with(ROTTEN)) {
+        disk.remove(name)?;
+    }
+    let name = name_of(below);
+    disk.rename(&name, &name.replace(PREFIX, ROTTEN))?;
+    disk.sync_dir()
 }
 
 fn open(
@@ -134,11 +186,11 @@ fn open(
     name: &str,
 ) -> Result<(Frames, Slot, Configuration, SnapshotHead), SnapshotError> {
     let path = disk.path(name);
-    let fail = |source| SnapshotError::Io { doing: "open", path: path.clone(), source };
-    let file = disk.open(name).map_err(fail)?;
-    let length = file.len().map_err(fail)?;
-    let reader = BufReader::with_capacity(1 << 20, Sequential { file, at: 0, length });
-    let mut frames = Frames { path: path.clone(), reader, length, offset: 0, number: 0 };
+    let mut frames = Frames::open(disk, name).map_err(|source| SnapshotError::Io {
+        doing: "open",
+        path: path.clone(),
+        source,
+    })?;
     let (kind, head) = frames.next()?;
     if kind != HEAD {
         return Err(frames.corrupt("no head"));
@@ -157,12 +209,15 @@ struct Sequential {
     file: Box<dyn DiskFile>,
     at: u64,
     length: u64,
+    /// Of what was read.
+    hash: Xxh3,
 }
 
 impl Read for Sequential {
     fn read(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         let count = (self.length - self.at).min(bytes.len() as u64) as usize;
         self.file.read_at(self.at, &mut bytes[..count])?;
+        self.hash.update(&bytes[..count]);
         self.at += count as u64;
         Ok(count)
     }
@@ -178,6 +233,22 @@ struct Frames {
 }
 
 impl Frames {
+    fn open(disk: &dyn Disk, name: &str) -> io::Result<Frames> {
+        let file = disk.open(name)?;
+        let length = file.len()?;
+        let sequential = Sequential { file, at: 0, length, hash: Xxh3::new() };
+        let reader = BufReader::with_capacity(1 << 20, sequential);
+        Ok(Frames { path: disk.path(name), reader, length, offset: 0, number: 0 })
+    }
+
+    /// Behind the last frame: nothing may follow. Answers with the sum of the whole file.
+    fn finish(self) -> Result<u128, SnapshotError> {
+        if self.offset < self.length {
+            return Err(self.corrupt("bytes behind the end"));
+        }
+        Ok(self.reader.into_inner().hash.digest128())
+    }
+
     fn next(&mut self) -> Result<(u8, Bytes), SnapshotError> {
         let mut header = [0; 9];
         self.read(&mut header)?;

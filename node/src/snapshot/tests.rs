@@ -9,7 +9,7 @@ use paxos::{
     Replica, Settings, Slot, Value,
 };
 
-use super::{Done, Files, Job, Jobs, Loaded, PartSender, Snapshots, load_newest};
+use super::{Done, FileId, Files, Job, Jobs, Loaded, PartSender, Snapshots, load_newest};
 use crate::batch::BatchBuilder;
 use crate::metrics::Metrics;
 use crate::node::{Effects, Node};
@@ -19,12 +19,13 @@ use crate::wire;
 
 const NOW: Now = Now { mono_us: 1_000_000, wall_ms: 1_000_000 };
 
-/// A store with one value, and the jobs that write it down.
-fn jobs(below: Slot, value_bytes: usize) -> Vec<Job> {
+/// A store with so many bytes of values, and the jobs that write it down.
+pub(super) fn jobs(below: Slot, value_bytes: usize) -> Vec<Job> {
     let mut store = Store::new();
-    let value = vec![b'v'; value_bytes];
     let applying = crate::store::Applying { slot: 1, time_ms: 1, seed: 0 };
-    store.apply(applying, &[b"SET", b"key", &value]);
+    for (number, value) in vec![b'v'; value_bytes].chunks(100_000).enumerate() {
+        store.apply(applying, &[b"SET", format!("key{number}").as_bytes(), value]);
+    }
     let head = store.begin_snapshot();
     let mut jobs = vec![Job::Begin { below, head, configuration: Configuration::default() }];
     while let Some(step) = store.snapshot_step(1 << 20) {
@@ -56,13 +57,8 @@ fn a_snapshot_that_finds_no_room_leaves_nothing() {
     // The same for one that is received: the newer replaces the older, a failed one goes.
     for below in [40, 50, 60] {
         let bytes = Bytes::from(vec![1; 1 << 20]);
-        let part = |offset| Job::Receive {
-            from: NodeId(1),
-            below: Slot(below),
-            offset,
-            total: 8 << 20,
-            bytes: bytes.clone(),
-        };
+        let file = FileId { below: Slot(below), bytes: 8 << 20, sum: Some(1) };
+        let part = |offset| Job::Receive { from: NodeId(1), file, offset, bytes: bytes.clone() };
         let received = files.work(part(0));
         assert!(matches!(received, Some(Done::Received { have, .. }) if have == 1 << 20));
         assert_eq!(names(&*shared).len(), 1);
@@ -88,22 +84,20 @@ fn an_older_snapshot_of_another_peer_takes_the_place_of_half_a_newer_one() {
 
     let disk = FaultyDisk::new(2);
     let mut files = Files::new(Arc::new(disk.clone()));
-    let part = |from, below, total, offset, bytes| Job::Receive {
-        from: NodeId(from),
-        below: Slot(below),
-        offset,
-        total,
-        bytes,
-    };
+    let part = |from, file, offset, bytes| Job::Receive { from: NodeId(from), file, offset, bytes };
     let half = Bytes::from(vec![1; 1_000]);
-    let received = files.work(part(1, 60, 8 << 20, 0, half));
+    let newer = FileId { below: Slot(60), bytes: 8 << 20, sum: Some(1) };
+    let received = files.work(part(1, newer, 0, half));
     assert!(matches!(received, Some(Done::Received { have: 1_000, .. })));
-    let total = whole.len() as u64;
+    let older = FileId { below: Slot(50), bytes: whole.len() as u64, sum: None };
     let (head, tail) = (whole.slice(..100_000), whole.slice(100_000..));
-    let received = files.work(part(2, 50, total, 0, head));
+    let received = files.work(part(2, older, 0, head));
     assert!(matches!(received, Some(Done::Received { have: 100_000, .. })));
-    let installed = files.work(part(2, 50, total, 100_000, tail));
-    assert!(matches!(installed, Some(Done::Installed { below: Slot(50), .. })));
+    let received = files.work(part(2, older, 100_000, tail));
+    assert!(matches!(received, Some(Done::Received { .. })));
+    let installed = files.work(Job::Install { from: NodeId(2), file: older });
+    let Some(Done::Installed { file, .. }) = installed else { panic!("it is not installed") };
+    assert_eq!(file, older);
     assert_eq!(names(&disk), [name]);
 }
 
@@ -164,20 +158,35 @@ fn configuration() -> Configuration {
 
 /// Node 2 of three, with nothing on its disk.
 fn new_node() -> Node {
+    new_node_of(NodeId(2))
+}
+
+pub(super) fn new_node_of(id: NodeId) -> Node {
     let mut output = Output::default();
-    let settings = Settings::new(NodeId(2), 7, 0);
+    let settings = Settings::new(id, 7, 0);
     let replica =
         Replica::recover(settings, configuration(), Recovered::default(), NOW, &mut output);
     Node::new(replica, Store::new(), config::Behaviour::default(), 0, Slot::FIRST, output, NOW)
 }
 
 fn snapshots(disk: &FaultyDisk, every_bytes: u64) -> (Snapshots, Jobs) {
-    let metrics = Arc::new(Metrics::new("0", "0"));
-    Snapshots::unattended(Arc::new(disk.clone()), every_bytes, Vec::new(), metrics)
+    snapshots_found(disk, Vec::new(), every_bytes)
 }
 
-/// Node 1 tells node 2 what was chosen in these slots: each sets a key of its own.
-fn learn(node: &mut Node, slots: std::ops::Range<u64>, value_bytes: usize) {
+/// With the files of these slots.
+pub(super) fn snapshots_found(
+    disk: &FaultyDisk,
+    found: Vec<u64>,
+    every_bytes: u64,
+) -> (Snapshots, Jobs) {
+    let bytes = |below| disk.contents(&super::name_of(Slot(below))).len() as u64;
+    let found = found.into_iter().map(|below| (Slot(below), bytes(below))).collect();
+    let metrics = Arc::new(Metrics::new("0", "0"));
+    Snapshots::unattended(Arc::new(disk.clone()), every_bytes, found, metrics)
+}
+
+/// Another node tells what was chosen in these slots: each sets a key of its own.
+pub(super) fn learn(node: &mut Node, slots: std::ops::Range<u64>, value_bytes: usize) {
     let value = |counter: u64| {
         let mut batch = BatchBuilder::default();
         let (key, value) = (format!("k{counter}"), vec![b'v'; value_bytes]);
@@ -188,7 +197,9 @@ fn learn(node: &mut Node, slots: std::ops::Range<u64>, value_bytes: usize) {
     };
     let first = Slot(slots.start);
     let message = Message::Chosen { first, values: slots.map(value).collect() };
-    node.received(NOW, Envelope { from: NodeId(1), to: NodeId(2), message });
+    let to = node.replica.id();
+    let from = NodeId(to.0 % 3 + 1);
+    node.received(NOW, Envelope { from, to, message });
 }
 
 /// Hears nothing and has nothing queued.
@@ -205,7 +216,8 @@ impl PartSender for Nowhere {
 fn installed(below: u64) -> Done {
     let (below, configuration) = (Slot(below), configuration());
     let loaded = Box::new(Loaded { below, configuration, store: Store::new() });
-    Done::Installed { from: NodeId(1), below, total: 9, loaded }
+    let file = FileId { below, bytes: 9, sum: Some(1) };
+    Done::Installed { from: NodeId(1), file, loaded }
 }
 
 /// The sync thread takes what waits; it may do so at any moment.

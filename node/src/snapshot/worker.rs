@@ -1,16 +1,18 @@
 //! The work on snapshot files: writing, receiving, checking, loading. A thread of its own does it,
 //! so that the core loop never waits for any of it; [`Files`] is that work without the thread.
 
+use std::collections::VecDeque;
 use std::io;
 use std::sync::Arc;
 use std::sync::mpsc::{Receiver, Sender, SyncSender, TrySendError, channel, sync_channel};
 
 use bytes::Bytes;
-use journal::{Disk, DiskFile};
+use journal::Disk;
 use paxos::{Configuration, NodeId, Slot};
 use tokio::sync::Notify;
 
-use super::file::{self, Loaded, UNFINISHED, Unfinished, Writer};
+use super::file::{self, FileId, Loaded, Writer, name_of};
+use super::incoming::{self, Incoming, Verdict};
 use crate::store::{SnapshotHead, Store};
 
 /// An order of the core.
@@ -29,12 +31,33 @@ pub enum Job {
     Abandon,
     /// Gives back its memory.
     Bury(Box<Store>),
+    /// Reads a complete file, before it is sent.
+    Check {
+        below: Slot,
+    },
+    /// This file is bad and will not be read any more.
+    PutAside {
+        below: Slot,
+    },
+    /// A peer would send this file: how much of it is here?
+    Offered {
+        from: NodeId,
+        file: FileId,
+    },
     Receive {
         from: NodeId,
-        below: Slot,
+        file: FileId,
         offset: u64,
-        total: u64,
         bytes: Bytes,
+    },
+    /// All of the file has arrived.
+    Install {
+        from: NodeId,
+        file: FileId,
+    },
+    /// What has arrived of files that cover nothing above this slot is not needed any more.
+    Forget {
+        below: Slot,
     },
 }
 
@@ -49,21 +72,26 @@ pub enum Done {
         below: Slot,
         error: String,
     },
+    Checked {
+        below: Slot,
+        result: Result<FileId, String>,
+    },
     /// So many bytes of the file are here.
     Received {
         from: NodeId,
-        below: Slot,
+        file: FileId,
         have: u64,
     },
     ReceiveFailed {
         from: NodeId,
-        below: Slot,
+        file: FileId,
         error: String,
+        /// All of it had arrived, and it is no good: the sender's own may be no better.
+        bad: bool,
     },
     Installed {
         from: NodeId,
-        below: Slot,
-        total: u64,
+        file: FileId,
         loaded: Box<Loaded>,
     },
 }
@@ -72,6 +100,8 @@ pub enum Done {
 pub(super) struct Worker {
     jobs: SyncSender<Job>,
     done: Receiver<Done>,
+    /// What must not be dropped and found no place: it goes first.
+    waiting: VecDeque<Job>,
 }
 
 /// Pieces that wait for the disk, at most.
@@ -87,7 +117,8 @@ impl Worker {
     pub(super) fn new() -> (Worker, Jobs) {
         let (jobs, received) = sync_channel(JOBS_MAX);
         let (results, done) = channel();
-        (Worker { jobs, done }, Jobs { received, results })
+        let worker = Worker { jobs, done, waiting: VecDeque::new() };
+        (worker, Jobs { received, results })
     }
 
     /// A thread takes the jobs; `wake` is notified of every result.
@@ -108,20 +139,40 @@ impl Worker {
     }
 
     pub(super) fn next_done(&mut self) -> Option<Done> {
+        self.hand_over_waiting();
         self.done.try_recv().ok()
     }
 
-    /// Gives the job back when the thread is behind.
-    pub(super) fn try_order(&self, job: Job) -> Result<(), Box<Job>> {
+    /// Gives the job back when the thread is behind: for what its sender repeats, or keeps.
+    pub(super) fn try_order(&mut self, job: Job) -> Result<(), Box<Job>> {
+        self.hand_over_waiting();
+        if !self.waiting.is_empty() {
+            return Err(Box::new(job));
+        }
+        self.hand_over(job)
+    }
+
+    /// For what nobody would repeat, in the order in which it was asked for. There is little of it.
+    pub(super) fn order(&mut self, job: Job) {
+        if let Err(job) = self.try_order(job) {
+            self.waiting.push_back(*job);
+        }
+    }
+
+    fn hand_over_waiting(&mut self) {
+        while let Some(job) = self.waiting.pop_front() {
+            if let Err(job) = self.hand_over(job) {
+                self.waiting.push_front(*job);
+                return;
+            }
+        }
+    }
+
+    fn hand_over(&self, job: Job) -> Result<(), Box<Job>> {
         match self.jobs.try_send(job) {
             Ok(()) | Err(TrySendError::Disconnected(_)) => Ok(()),
             Err(TrySendError::Full(job)) => Err(Box::new(job)),
         }
-    }
-
-    /// For what its sender repeats: dropped when the thread is behind.
-    pub(super) fn order(&self, job: Job) {
-        let _ = self.try_order(job);
     }
 }
 
@@ -130,17 +181,6 @@ pub struct Files {
     disk: Arc<dyn Disk>,
     writer: Option<(Slot, Writer)>,
     incoming: Option<Incoming>,
-}
-
-/// A file on its way in.
-struct Incoming {
-    /// Files of different nodes hold the same records in another order: parts do not mix.
-    from: NodeId,
-    below: Slot,
-    part: Unfinished,
-    file: Box<dyn DiskFile>,
-    have: u64,
-    total: u64,
 }
 
 impl Files {
@@ -154,22 +194,22 @@ impl Files {
             Job::Begin { below, head, configuration } => {
                 match Writer::create(&self.disk, below, &head, &configuration) {
                     Ok(writer) => self.writer = Some((below, writer)),
-                    Err(error) => return Some(write_failed(below, &error)),
+                    Err(error) => return Some(self.write_failed(below, &error)),
                 }
                 None
             }
             Job::Chunk(chunk) => {
                 let (below, writer) = self.writer.as_mut()?;
+                let below = *below;
                 let error = writer.chunk(&chunk).err()?;
-                let failed = write_failed(*below, &error);
                 self.writer = None;
-                Some(failed)
+                Some(self.write_failed(below, &error))
             }
             Job::End { below, started_us } => {
                 let (_, writer) = self.writer.take()?;
                 Some(match writer.finish() {
                     Ok(bytes) => Done::Written { below, bytes, started_us },
-                    Err(error) => Done::WriteFailed { below, error },
+                    Err(error) => self.write_failed(below, error),
                 })
             }
             Job::Abandon => {
@@ -180,67 +220,79 @@ impl Files {
                 drop(store);
                 None
             }
-            Job::Receive { from, below, offset, total, bytes } => {
-                match self.receive(from, below, offset, total, &bytes) {
-                    Ok(done) => Some(done),
-                    Err(error) => {
-                        self.incoming = None;
-                        Some(Done::ReceiveFailed { from, below, error })
-                    }
+            Job::Check { below } => {
+                let result = file::verify(&*self.disk, &name_of(below)).map_err(text);
+                Some(Done::Checked { below, result })
+            }
+            Job::PutAside { below } => {
+                if let Err(error) = file::put_aside(&*self.disk, below) {
+                    tracing::warn!(%error, %below, "put a bad snapshot aside");
                 }
+                None
+            }
+            Job::Offered { from, file } => Some(self.receive(from, file, 0, &[])),
+            Job::Receive { from, file, offset, bytes } => {
+                Some(self.receive(from, file, offset, &bytes))
+            }
+            Job::Install { from, file } => self.install(from, file),
+            Job::Forget { below } => {
+                if self.incoming.as_ref().is_some_and(|incoming| incoming.below() <= below) {
+                    self.incoming = None;
+                }
+                self.forget(Some(below));
+                None
             }
         }
     }
 
-    /// Takes a part that continues what is here; anything else is answered with how much that is,
-    /// so that a stream goes on where it was cut off.
-    fn receive(
-        &mut self,
-        from: NodeId,
-        below: Slot,
-        offset: u64,
-        total: u64,
-        bytes: &[u8],
-    ) -> Result<Done, String> {
-        let fits = |incoming: &Incoming| {
-            (incoming.from, incoming.below, incoming.total) == (from, below, total)
-        };
-        if !self.incoming.as_ref().is_some_and(fits) {
-            // The core takes one stream in at a time, so whatever else is here has ended, be it newer:
-            // its sender may be gone for ever. It goes first, as there may be room for one only.
+    fn receive(&mut self, from: NodeId, file: FileId, offset: u64, bytes: &[u8]) -> Done {
+        match self.take(from, file, offset, bytes) {
+            Ok(have) => Done::Received { from, file, have },
+            Err(error) => {
+                self.incoming = None;
+                self.forget(None);
+                let error = error.to_string();
+                Done::ReceiveFailed { from, file, error, bad: false }
+            }
+        }
+    }
+
+    /// The answer to a part is how much is here now, so that a stream goes on where it was cut off.
+    fn take(&mut self, from: NodeId, file: FileId, offset: u64, bytes: &[u8]) -> io::Result<u64> {
+        if !self.incoming.as_ref().is_some_and(|incoming| incoming.is(from, file)) {
             self.incoming = None;
-            self.incoming = Some(Incoming::create(&self.disk, from, below, total).map_err(text)?);
+            self.incoming = Some(Incoming::open(&self.disk, from, file)?);
         }
-        let incoming = self.incoming.as_mut().ok_or("no file is open")?;
-        if offset == incoming.have && offset + bytes.len() as u64 <= total {
-            incoming.file.write_at(offset, bytes).map_err(text)?;
-            incoming.have += bytes.len() as u64;
-        }
-        if incoming.have < total {
-            return Ok(Done::Received { from, below, have: incoming.have });
-        }
-        let incoming = self.incoming.take().ok_or("no file is open")?;
-        incoming.file.sync_data().map_err(text)?;
-        // Checked before it gets its name: whatever bears one can be read.
-        let loaded = file::load(&*self.disk, &incoming.part.name).map_err(text)?;
-        if loaded.below != below {
-            return Err(format!("the file covers slots below {}", loaded.below));
-        }
-        incoming.part.publish(below).map_err(text)?;
-        Ok(Done::Installed { from, below, total, loaded: Box::new(loaded) })
+        let incoming = self.incoming.as_mut().expect("it was just opened");
+        incoming.take(offset, bytes)?;
+        Ok(incoming.have())
     }
-}
 
-impl Incoming {
-    fn create(disk: &Arc<dyn Disk>, from: NodeId, below: Slot, total: u64) -> io::Result<Incoming> {
-        let (part, file) =
-            Unfinished::create(disk, format!("incoming-{:020}{UNFINISHED}", below.0))?;
-        Ok(Incoming { from, below, part, file, have: 0, total })
+    fn install(&mut self, from: NodeId, file: FileId) -> Option<Done> {
+        let incoming = self.incoming.take_if(|incoming| incoming.is(from, file))?;
+        Some(match incoming.finish() {
+            Ok(Verdict::Good(loaded)) => Done::Installed { from, file, loaded },
+            Ok(Verdict::Bad(error)) => Done::ReceiveFailed { from, file, error, bad: true },
+            Err(error) => {
+                let error = error.to_string();
+                Done::ReceiveFailed { from, file, error, bad: false }
+            }
+        })
     }
-}
 
-fn write_failed(below: Slot, error: &io::Error) -> Done {
-    Done::WriteFailed { below, error: error.to_string() }
+    /// What came in of a stream that is over must not be what keeps the disk full.
+    fn write_failed(&mut self, below: Slot, error: impl ToString) -> Done {
+        if self.incoming.is_none() {
+            self.forget(None);
+        }
+        Done::WriteFailed { below, error: error.to_string() }
+    }
+
+    fn forget(&self, below: Option<Slot>) {
+        if let Err(error) = incoming::forget(&*self.disk, below) {
+            tracing::warn!(%error, "remove what came in of a snapshot");
+        }
+    }
 }
 
 fn text(error: impl ToString) -> String {

@@ -9,7 +9,7 @@ use journal::{Disk, FaultyDisk};
 use node::batch::{Batch, BatchBuilder};
 use node::metrics::Metrics;
 use node::node::Node;
-use node::snapshot::{PartSender, Snapshots};
+use node::snapshot::{Done, FileId, Job, PartSender, Snapshots};
 use node::store::Store;
 use node::wire::{
     self, FRAME_BYTES_MAX, Frame, FrameDecoder, Hello, Lane, PeerFrame, Refusal, RefusalCode,
@@ -140,39 +140,59 @@ fn idle_node() -> Node {
     Node::new(replica, Store::new(), config::Behaviour::default(), 0, Slot::FIRST, output, NOW)
 }
 
-/// A chunk on its way, and the answer to it. They have no version of their own: it is the frame's.
+/// What a stream says, both ways. It has no version of its own: it is the frame's. The file of the
+/// release before has chunks and answers; offers and failures, which that one does not know and does
+/// not heed, stand in their own.
 #[test]
 fn parts_of_a_snapshot() {
     let disk = FaultyDisk::new(1);
-    let file = disk.create("snapshot-00000000000000000009").unwrap();
-    file.write_at(0, b"the file's bytes").unwrap();
+    let handle = disk.create("snapshot-00000000000000000009").unwrap();
+    handle.write_at(0, b"the file's bytes").unwrap();
     let disk: Arc<dyn Disk> = Arc::new(disk);
     let metrics = Arc::new(Metrics::new("test", "none"));
     let found = vec![(Slot(9), 16)];
     let (mut snapshots, jobs) = Snapshots::unattended(disk, 1 << 30, found, metrics);
     let mut node = idle_node();
     let sent = Sent::default();
-    // A chunk leaves; one that arrives here and is old news is answered as had in full.
+    // The file is read, offered, and sent to whoever has nothing of it.
     snapshots.wanted(NOW, NodeId(3), &node, &sent);
+    let file = FileId { below: Slot(9), bytes: 16, sum: Some(0x0102_0304_0506_0708_090a) };
+    jobs.results.send(Done::Checked { below: Slot(9), result: Ok(file) }).unwrap();
+    snapshots.tick(NOW, &mut node, &sent, 0);
+    let have_nothing = [&b"\x02"[..], &[9, 0, 0, 0, 0, 0, 0, 0], &[0; 8]];
+    snapshots.received(NOW, NodeId(3), have_nothing.concat().into(), &mut node, &sent);
+    // One that arrives here and is old news is answered as had in full.
     let old_news = [&b"\x01"[..], &[1, 0, 0, 0, 0, 0, 0, 0], &[0; 8], &[16, 0, 0, 0, 0, 0, 0, 0]];
     snapshots.received(NOW, NodeId(3), old_news.concat().into(), &mut node, &sent);
+    // Another stream is not wanted while one is coming in; a file that is no good is told.
     let parts = sent.0.take();
-    assert_eq!(parts.len(), 2);
-    let named = ["bytes", "have"].into_iter().zip(parts.iter().map(|part| part.to_vec()));
+    let [offer, empty, bytes, have] = &parts[..] else { panic!("{} parts", parts.len()) };
+    assert_eq!(empty, &bytes.slice(..25), "an empty part follows the offer");
+    let named = ["bytes", "have"].into_iter().zip([bytes, have].map(|part| part.to_vec()));
+    let place = "WIRE_VERSION in node/src/wire.rs";
     let name = format!("part-{WIRE_VERSION}.hex");
-    golden::check(&name, "WIRE_VERSION in node/src/wire.rs", &golden::lines(named));
+    golden::check(&name, place, &golden::lines(named));
+    snapshots.received(NOW, NodeId(1), offer.clone(), &mut node, &sent);
+    snapshots.received(NOW, NodeId(3), offer.clone(), &mut node, &sent);
+    let job = std::iter::from_fn(|| jobs.received.try_recv().ok()).last().expect("a job");
+    assert!(matches!(job, Job::Offered { from: NodeId(1), file: offered } if offered == file));
+    let (error, bad) = ("no good".to_owned(), true);
+    let failed = Done::ReceiveFailed { from: NodeId(1), file, error, bad };
+    jobs.results.send(failed).unwrap();
+    snapshots.tick(NOW, &mut node, &sent, 0);
+    let parts = sent.0.take();
+    let [not_wanted, failed] = &parts[..] else { panic!("{} parts", parts.len()) };
+    let named = ["offer", "not_wanted", "failed"].into_iter();
+    let named = named.zip([offer, not_wanted, failed].map(|part| part.to_vec()));
+    golden::check(&format!("stream-{WIRE_VERSION}.hex"), place, &golden::lines(named));
 
-    // Read: the chunk is taken in for what it says.
+    // Read, as the release before this one sends it: the chunk is taken in for what it says.
     let kept = golden::read_lines(&name);
     snapshots.received(NOW, NodeId(1), kept[0].1.clone().into(), &mut node, &sent);
     let job = jobs.received.try_recv().expect("a chunk to be written");
-    match job {
-        node::snapshot::Job::Receive { from, below, offset, total, bytes } => {
-            assert_eq!((from, below, offset, total), (NodeId(1), Slot(9), 0, 16));
-            assert_eq!(&bytes[..], b"the file's bytes");
-        }
-        _ => panic!("another job"),
-    }
+    let Job::Receive { from, file, offset, bytes } = job else { panic!("another job") };
+    assert_eq!((from, file.below, file.bytes, file.sum), (NodeId(1), Slot(9), 16, None));
+    assert_eq!((offset, &bytes[..]), (0, &b"the file's bytes"[..]));
 }
 
 #[test]

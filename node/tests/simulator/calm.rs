@@ -37,6 +37,7 @@ impl Simulation {
         // Links are made anew; what was still in the old ones is gone.
         self.queue.retain(|_, event| !matches!(event, Event::Deliver { .. }));
         self.last_arrival_us.clear();
+        self.bulk_free_us.clear();
         let now_us = self.time_us;
         let is_held_up = |event: &Event| {
             matches!(event, Event::Sync { .. })

@@ -137,13 +137,16 @@ impl Simulation {
     pub(super) fn count_done(&mut self, node: NodeId, done: &Done) {
         let (rare, text) = match done {
             Done::Written { below, .. } => (Rare::SnapshotWritten, format!("written {below}")),
-            Done::Installed { below, from, .. } => {
-                (Rare::SnapshotInstalled, format!("installed {below} of {from}"))
+            Done::Installed { file, from, .. } => {
+                (Rare::SnapshotInstalled, format!("installed {} of {from}", file.below))
             }
             Done::WriteFailed { error, .. } | Done::ReceiveFailed { error, .. } => {
                 (Rare::SnapshotFailed, format!("failed: {error}"))
             }
-            Done::Received { .. } => return,
+            Done::Checked { result: Ok(_), .. } | Done::Received { .. } => return,
+            Done::Checked { below, result: Err(error) } => {
+                (Rare::RottenNotSent, format!("{below} is bad: {error}"))
+            }
         };
         self.coverage.count(rare);
         self.trace(|| format!("{node} snapshot {text}"));

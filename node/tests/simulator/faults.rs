@@ -314,7 +314,10 @@ impl Simulation {
         if !self.can_be_spoiled(node) || self.process(node).is_none() {
             return;
         }
-        self.power_cut(node);
+        // Found at the next start, or when somebody needs it.
+        if self.chance.one_in(2) {
+            self.power_cut(node);
+        }
         let disk = self.machines[&node].snapshots.clone();
         let names = disk.list().expect("the disk is there");
         let mut files: Vec<String> = names

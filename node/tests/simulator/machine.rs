@@ -87,6 +87,7 @@ pub struct Process {
     was_happy_with: Option<NodeId>,
     snapshots: Snapshots,
     pub links: Links,
+    streams_resumed: u64,
     outbox: Outbox,
     effects: Effects,
     synced: Position,
@@ -129,6 +130,9 @@ pub struct Turned {
     pub is_gone: bool,
     /// It was told to stop, and may.
     pub has_left: bool,
+    pub streams_resumed: u64,
+    /// Writers are slowed for somebody.
+    pub slows: bool,
     pub reads_leased: u64,
     pub reads_by_round: u64,
     pub reads_followed: u64,
@@ -266,6 +270,7 @@ impl Machine {
             jobs,
             snapshots: core,
             links,
+            streams_resumed: 0,
             outbox: Outbox::default(),
             effects: Effects::default(),
             synced: Position(0),
@@ -397,7 +402,7 @@ impl Process {
 
     pub fn peer_lost(&mut self, now: Now, peer: NodeId) {
         self.node.disconnected(now, peer);
-        self.snapshots.peer_lost(peer);
+        self.snapshots.peer_lost(now, peer);
     }
 
     pub fn tick(&mut self, now: Now) {
@@ -480,6 +485,9 @@ impl Process {
         let counts = std::mem::take(&mut self.node.counts);
         turned.batches_lost = counts.batches_lost;
         turned.batches_unknown = counts.batches_unknown;
+        let resumed = self.snapshots.stream_counts().resumed;
+        turned.streams_resumed = resumed - std::mem::replace(&mut self.streams_resumed, resumed);
+        turned.slows = self.snapshots.slowed_for().next().is_some();
         turned.reads_leased = counts.reads_leased;
         turned.reads_by_round = counts.reads_served;
         turned.reads_followed = counts.reads_followed;

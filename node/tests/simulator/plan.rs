@@ -29,6 +29,9 @@ pub struct Plan {
     pub duplicate_ppm: u64,
     pub delay_us: (u64, u64),
     pub in_order: bool,
+    /// What a link carries of snapshots and of what is caught up by the log, bytes a second; 0 for
+    /// any amount at once.
+    pub bulk_bytes_per_s: u64,
     /// Peers notice at once when a connection closes.
     pub hints: bool,
     pub sync_us: (u64, u64),
@@ -196,6 +199,7 @@ impl Plan {
             duplicate_ppm: *chance.pick(&[0, 0, 10_000, 100_000]),
             delay_us: *chance.pick(&[(40, 120), (40, 3_000), (1_000, 20_000)]),
             in_order: chance.one_in(2),
+            bulk_bytes_per_s: 0,
             hints: chance.one_in(2),
             sync_us: *chance.pick(&[(80, 200), (80, 5_000), (2_000, 25_000)]),
             stall_ppm: *chance.pick(&[0, 0, 1_000, 5_000]),
@@ -212,6 +216,14 @@ impl Plan {
             follower_reads: FollowerReads::Moved,
         };
         plan.follower_reads = plan.behaviour.follower_reads;
+        if chance.one_in(4) {
+            plan.bulk_bytes_per_s = *chance.pick(&[10_000, 40_000, 160_000]);
+            plan.behaviour.snapshot_every_bytes = *chance.pick(&[4 << 10, 20 << 10]);
+            // A state that is longer under way than its sender takes to write the next one.
+            plan.value_bytes = *chance.pick(&[1_000, 5_000, 20_000]);
+            plan.faults_us = 7 * SECOND;
+            plan.faults.extend([Fault::Isolate, Fault::Isolate, Fault::PowerCut, Fault::Kill]);
+        }
         if chance.one_in(3) {
             plan.spares = chance.between(1, 3) as u32;
             plan.change_every_us = *chance.pick(&[80 * MS, 300 * MS, 800 * MS]);

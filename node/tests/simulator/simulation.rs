@@ -152,6 +152,8 @@ pub struct Simulation {
     pub(super) queue: BTreeMap<(u64, u64), Event>,
     pub(super) cut: BTreeSet<(NodeId, NodeId)>,
     pub(super) last_arrival_us: BTreeMap<(NodeId, NodeId), u64>,
+    /// When a slow link has carried what is long.
+    pub(super) bulk_free_us: BTreeMap<(NodeId, NodeId), u64>,
     pub(super) paused_until_us: BTreeMap<NodeId, u64>,
     /// Those among the paused that also lose what is sent to them.
     pub(super) suspended: BTreeSet<NodeId>,
@@ -249,6 +251,7 @@ impl Simulation {
             queue: BTreeMap::new(),
             cut: BTreeSet::new(),
             last_arrival_us: BTreeMap::new(),
+            bulk_free_us: BTreeMap::new(),
             paused_until_us: BTreeMap::new(),
             suspended: BTreeSet::new(),
             spoiled: BTreeSet::new(),

@@ -1,13 +1,13 @@
 //! A process's turn, and what comes of it: frames to carry, disks to keep busy, replies to bring.
 
 use bytes::Bytes;
-use node::wire::{FRAME_BYTES_MAX, FrameDecoder};
-use paxos::{NodeId, Now};
+use node::wire::{FRAME_BYTES_MAX, Frame, FrameDecoder, PeerFrame};
+use paxos::{Message, NodeId, Now};
 
-use super::MS;
 use super::coverage::Rare;
 use super::machine::{Connection, Machine, Process, Turned};
 use super::simulation::{Event, Simulation};
+use super::{MS, SECOND};
 
 impl Simulation {
     /// Hands something to a process that is up, and lets it take its turn.
@@ -59,6 +59,8 @@ impl Simulation {
     }
 
     fn carry_out(&mut self, node: NodeId, nonce: u64, turned: Turned) {
+        self.coverage.add(Rare::StreamResumed, turned.streams_resumed);
+        self.coverage.add(Rare::WritersSlowed, u64::from(turned.slows));
         self.coverage.add(Rare::BatchLost, turned.batches_lost);
         self.coverage.add(Rare::BatchUnknown, turned.batches_unknown);
         self.coverage.add(Rare::LeasedRead, turned.reads_leased);
@@ -128,7 +130,14 @@ impl Simulation {
         }
         let (low, high) = if self.calm { (40, 300) } else { self.plan.delay_us };
         let mut arrival_us = self.time_us + self.chance.between(low, high);
-        if self.plan.in_order {
+        let is_slow = lossy && self.plan.bulk_bytes_per_s > 0 && is_bulk(&frame);
+        if is_slow {
+            let free_us = self.bulk_free_us.entry((from, to)).or_default();
+            *free_us = (*free_us).max(self.time_us)
+                + frame.len() as u64 * SECOND / self.plan.bulk_bytes_per_s;
+            arrival_us = arrival_us.max(*free_us);
+        }
+        if self.plan.in_order && !is_slow {
             let last_us = self.last_arrival_us.entry((from, to)).or_default();
             arrival_us = arrival_us.max(*last_us);
             *last_us = arrival_us;
@@ -142,6 +151,17 @@ impl Simulation {
         };
         self.machines.iter().filter_map(leads).collect()
     }
+}
+
+/// Whether the product sends it on the lane for what is long.
+fn is_bulk(frame: &Bytes) -> bool {
+    let mut decoder = FrameDecoder::new(FRAME_BYTES_MAX);
+    decoder.spare().extend_from_slice(frame);
+    let is_long = |frame: &PeerFrame| match frame {
+        PeerFrame::Snapshot(_) | PeerFrame::Paxos(Message::Chosen { .. }) => true,
+        PeerFrame::Paxos(_) | PeerFrame::States(_) => false,
+    };
+    matches!(decoder.next_frame(), Ok(Some(Frame::Peer(frame))) if is_long(&frame))
 }
 
 /// A message in words, cut to a line.
