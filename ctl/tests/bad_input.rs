@@ -480,6 +480,48 @@ async fn full_disks_on_all_nodes_refuse_growth_and_take_deletions() {
     drop(cluster);
 }
 
+/// Disks that the log itself has filled: deleting is enough, nobody has to make room by hand.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_disk_that_the_log_has_filled_is_given_back_by_deleting() {
+    let dir = TempDir::with_prefix("paxos-test-").unwrap();
+    let mut spec = spec(3, &dir);
+    spec.behaviour.command_bytes_max = 256 << 10;
+    spec.behaviour.segment_bytes = 4 << 20;
+    let mut disks = Vec::new();
+    for node in ["n1", "n2", "n3"] {
+        let Some(small) = Tmpfs::mount(dir.path().join(node), 64) else { return };
+        disks.push(small);
+    }
+    let cluster = LocalCluster::start(spec).unwrap_or_else(|error| panic!("{error}"));
+    let mut cluster = TestCluster { cluster, dir };
+    cluster.wait_until_caught_up(SOON).await.unwrap();
+    let mut client = Client::new(cluster.target(), 0);
+    let value = vec![b'x'; 100 << 10];
+    for round in 0..2 {
+        let mut acknowledged = 0;
+        until("a refusal for want of space", async || {
+            let key = format!("big-{acknowledged}");
+            match client.call(&[b"SET", key.as_bytes(), &value]).await {
+                Fate::Done(_) => acknowledged += 1,
+                Fate::Refused(word) => return word == "OOM",
+                Fate::Unknown(_) => {}
+            }
+            false
+        })
+        .await;
+        show(&format!("round {round}: {acknowledged} values of 100 KiB filled the disks"));
+        assert!(acknowledged > 50, "round {round}: {acknowledged}");
+        until("a flush", async || matches!(client.call(&[b"FLUSHALL"]).await, Fate::Done(_))).await;
+        until("writes that grow", async || {
+            matches!(client.call(&[b"SET", b"again", &value]).await, Fate::Done(_))
+        })
+        .await;
+    }
+    cluster.nobody_died().unwrap();
+    cluster.wait_until_caught_up(SOON).await.unwrap();
+    drop(cluster);
+}
+
 /// A small file system of our own, unmounted when dropped.
 struct Tmpfs {
     path: std::path::PathBuf,

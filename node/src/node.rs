@@ -287,6 +287,15 @@ impl Node {
         }
     }
 
+    pub fn is_full(&self) -> bool {
+        self.full
+    }
+
+    /// A leader proposes a batch, be it empty.
+    pub fn want_mark(&mut self) {
+        self.mark_wanted = true;
+    }
+
     /// Whether the disk could take more now, and whether it is full.
     pub fn set_can_accept(&mut self, can_accept: bool, full: bool) {
         self.replica.set_can_accept(can_accept);

@@ -81,6 +81,8 @@ pub struct Snapshots {
     /// The last one failed, or a file turned out to be bad: due at this time, however little was
     /// written since.
     retry_us: Option<u64>,
+    /// Not before this is another one due because the disk is full.
+    full_again_us: u64,
     sending: BTreeMap<NodeId, Outgoing>,
     /// The file whose stream to a peer began last: it may have half of it.
     begun: BTreeMap<NodeId, Slot>,
@@ -157,6 +159,7 @@ impl Snapshots {
             journal_bytes: 0,
             written_at_last: 0,
             retry_us: None,
+            full_again_us: 0,
             sending: BTreeMap::new(),
             begun: BTreeMap::new(),
             paused_until_us: BTreeMap::new(),
@@ -279,18 +282,32 @@ impl Snapshots {
         }
     }
 
+    /// What was journaled since the newest snapshot began.
+    fn uncovered_bytes(&self) -> u64 {
+        self.found_bytes + self.journal_bytes.saturating_sub(self.written_at_last)
+    }
+
+    /// Due by what was journaled, and on a full disk too: there only what makes room is taken, and
+    /// that is short. Nothing would ever be trimmed behind what was deleted, and the disk would stay
+    /// full for good.
     fn begin_if_due(&mut self, now: Now, node: &mut Node) {
+        let is_full = node.is_full() && now.mono_us >= self.full_again_us;
         let due = match self.retry_us {
             Some(retry_us) => now.mono_us >= retry_us,
-            None => {
-                let written = self.journal_bytes.saturating_sub(self.written_at_last);
-                self.found_bytes + written >= self.every_bytes
-            }
+            None => is_full || self.uncovered_bytes() >= self.every_bytes,
         };
-        if self.writing.is_some() || !due || node.first_unapplied() <= self.newest_below() {
+        if self.writing.is_some() || !due {
+            return;
+        }
+        if node.first_unapplied() <= self.newest_below() {
+            // The log is trimmed behind the second newest, for which something has to be applied.
+            if is_full && node.replica.first_kept() < self.newest_below() {
+                node.want_mark();
+            }
             return;
         }
         self.retry_us = None;
+        self.full_again_us = now.mono_us + RETRY_US;
         (self.found_bytes, self.written_at_last) = (0, self.journal_bytes);
         let (below, head, configuration) = node.begin_snapshot(now);
         self.writing = Some(Writing {

@@ -365,3 +365,42 @@ fn the_journal_that_was_found_counts_towards_the_next_snapshot() {
         assert_eq!(jobs.received.try_recv().is_ok(), begins, "{found_bytes}");
     }
 }
+
+/// On a full disk little is written any more: what was deleted gives its place back all the same, and
+/// the log goes behind the second snapshot from there.
+#[test]
+fn a_full_disk_makes_a_snapshot_due() {
+    let mut node = new_node();
+    let learn_in_a_turn = |node: &mut Node, slots| {
+        learn(node, slots, 10);
+        node.turn(NOW, &mut Effects::default());
+    };
+    let (mut snapshots, jobs) = snapshots(&FaultyDisk::new(1), 1 << 30);
+    let mut begins_at = |node: &mut Node, snapshots: &mut Snapshots, after_us| {
+        let now = Now { mono_us: NOW.mono_us + after_us, ..NOW };
+        // The first one begins, the next one hands the rest over.
+        for _ in 0..2 {
+            snapshots.tick(now, node, &Nowhere, 100);
+        }
+        std::iter::from_fn(|| jobs.received.try_recv().ok()).find_map(|job| match job {
+            Job::Begin { below, .. } => {
+                let written = Done::Written { below, bytes: 9, started_us: 0 };
+                jobs.results.send(written).expect("it listens");
+                Some(below)
+            }
+            _ => None,
+        })
+    };
+    learn_in_a_turn(&mut node, 1..3);
+    assert_eq!(begins_at(&mut node, &mut snapshots, 0), None);
+    node.set_can_accept(true, true);
+    assert_eq!(begins_at(&mut node, &mut snapshots, 0), Some(Slot(3)));
+    learn_in_a_turn(&mut node, 3..5);
+    assert_eq!(begins_at(&mut node, &mut snapshots, 1_000_000), None, "not again at once");
+    assert_eq!(begins_at(&mut node, &mut snapshots, 6_000_000), Some(Slot(5)));
+    assert_eq!(begins_at(&mut node, &mut snapshots, 7_000_000), None);
+    assert_eq!(node.replica.first_kept(), Slot(3));
+    node.set_can_accept(true, false);
+    learn_in_a_turn(&mut node, 5..7);
+    assert_eq!(begins_at(&mut node, &mut snapshots, 20_000_000), None);
+}
