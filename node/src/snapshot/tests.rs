@@ -376,7 +376,7 @@ fn a_full_disk_makes_a_snapshot_due() {
         node.turn(NOW, &mut Effects::default());
     };
     let (mut snapshots, jobs) = snapshots(&FaultyDisk::new(1), 1 << 30);
-    let mut begins_at = |node: &mut Node, snapshots: &mut Snapshots, after_us| {
+    let begins_at = |node: &mut Node, snapshots: &mut Snapshots, after_us| {
         let now = Now { mono_us: NOW.mono_us + after_us, ..NOW };
         // The first one begins, the next one hands the rest over.
         for _ in 0..2 {

@@ -351,10 +351,13 @@ fn newer_versions_are_named() {
         error.to_string(),
         "frame version 2 is newer than 1, the newest that this release reads"
     );
-    let error = decode_record(Bytes::from_static(&[2, 0, 0, 0, 0, 1])).expect_err("newer");
+    let next = RECORD_VERSION + 1;
+    let error = decode_record(Bytes::copy_from_slice(&[next, 0, 0, 0, 0, 1])).expect_err("newer");
     assert_eq!(
         error.to_string(),
-        "record version 2 is newer than 1, the newest that this release reads"
+        format!(
+            "record version {next} is newer than {RECORD_VERSION}, the newest that this release reads"
+        )
     );
     let error = decode_record(Bytes::from_static(&[0, 0, 0, 0, 0, 1])).expect_err("older");
     assert!(matches!(error, WireError::OlderVersion { .. }));
