@@ -110,6 +110,17 @@ fn check_behaviour(behaviour: &Behaviour, prefix: &str, findings: &mut Findings<
             "the largest command must fit into the window",
         ),
         (
+            "clients_bytes_max",
+            match behaviour.clients_bytes_max {
+                // A share of the memory.
+                0 => u64::MAX,
+                bytes_max => bytes_max,
+            },
+            "four times command_bytes_max",
+            4 * behaviour.command_bytes_max,
+            "a few clients in the middle of the largest command are no flood",
+        ),
+        (
             "segment_bytes",
             behaviour.segment_bytes,
             "twice command_bytes_max",

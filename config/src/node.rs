@@ -198,6 +198,10 @@ pub struct Behaviour {
     /// Largest value (and largest command) that is accepted at the door, in bytes.
     pub command_bytes_max: u64,
     pub connections_max: u64,
+    /// What all connections together may hold; 0 for a share of this machine's memory.
+    pub clients_bytes_max: u64,
+    /// What the data may take before the leader refuses what grows; 0 for a share of its memory.
+    pub store_bytes_max: u64,
     /// A snapshot is taken when the journal has grown by this much since the last one.
     pub snapshot_every_bytes: u64,
     pub segment_bytes: u64,
@@ -225,6 +229,8 @@ impl Default for Behaviour {
             hold_ms: 1_000,
             command_bytes_max: 8 << 20,
             connections_max: 20_000,
+            clients_bytes_max: 0,
+            store_bytes_max: 0,
             snapshot_every_bytes: 256 << 20,
             segment_bytes: 64 << 20,
         }

@@ -63,6 +63,8 @@ pub(crate) const BEHAVIOUR: &[Key] = &[
     optional("hold_ms", Integer(0, MINUTE_MS)),
     optional("command_bytes_max", Integer(1 << 10, 15 << 20)),
     optional("connections_max", Integer(1, 1_000_000)),
+    optional("clients_bytes_max", Integer(0, 1 << 50)),
+    optional("store_bytes_max", Integer(0, 1 << 50)),
     optional("snapshot_every_bytes", Integer(1 << 20, 1 << 40)),
     optional("segment_bytes", Integer(64 << 10, 1 << 30)),
 ];

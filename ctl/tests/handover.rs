@@ -11,6 +11,7 @@ use std::process::Command;
 use std::time::Duration;
 
 use common::{SOON, TestCluster, node_binary, show, start, until};
+use ctl::local::last_lines;
 use proof::check::{Limits, Verdict};
 use proof::load::{Load, Spec as LoadSpec};
 
@@ -26,7 +27,8 @@ fn transfer(cluster: &mut TestCluster, leader: u32, to: &str) -> Result<String, 
     let output = Command::new(node_binary())
         .arg("--config")
         .arg(config)
-        .args(["admin", "transfer", to])
+        .args(["admin", "transfer"])
+        .args((!to.is_empty()).then_some(to))
         .output()
         .expect("run paxos-node");
     let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
@@ -95,6 +97,41 @@ async fn a_leader_that_is_told_to_stop_hands_over_first() {
     let mut finished = load.stop().await;
     let proof = finished.verify(&target, SOON, Limits::default()).await;
     assert_eq!(proof.verdict, Verdict::Holds, "{:#?}", proof.audit.findings);
+}
+
+/// A change of the members ends the leader's ballot: a handover that is asked for meanwhile waits for
+/// it, and is answered as any other.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_transfer_during_a_change_of_members_waits_for_it() {
+    let mut cluster = start(3, |_| ()).await;
+    let (mut waited, mut round) = (0, 0);
+    while waited == 0 || round < 5 {
+        round += 1;
+        assert!(round < 200, "no transfer met a change under way");
+        let leader = cluster.wait_until_caught_up(SOON).await.unwrap();
+        // A learner that never runs: nobody waits for it, and the change is chosen all the same.
+        let id = 10 + round;
+        let port = |door: u32| format!("127.0.0.1:{}", 20_000 + 10 * id + door);
+        let words = [
+            ["admin", "member", "add"].map(str::to_owned).to_vec(),
+            vec![id.to_string(), format!("x{id}"), format!("{id:016x}"), format!("{id:064x}")],
+            vec![port(0), port(1), port(2)],
+        ]
+        .concat();
+        let config = cluster.node(leader).config_path();
+        let mut add = Command::new(node_binary());
+        let mut add = add.arg("--config").arg(config).args(words).spawn().expect("run paxos-node");
+        // At whatever moment of it.
+        std::thread::sleep(Duration::from_micros(u64::from(round) * 137 % 12_000));
+        match transfer(&mut cluster, leader, "") {
+            Ok(text) => assert!(text.contains("took_us"), "{text}"),
+            Err(text) => assert!(text.contains("does not lead"), "{text}"),
+        }
+        add.wait().expect("it ends");
+        let said = last_lines(&cluster.node(leader).log_path(), 200);
+        waited += said.matches("a change of the members comes first, then the handover").count();
+    }
+    show(&format!("{waited} of {round} transfers waited for a change"));
 }
 
 /// PITFALLS 79: whoever cannot lead is refused by name, and nothing changes.

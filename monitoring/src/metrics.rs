@@ -228,6 +228,16 @@ table! {
         "Client connections that are open.");
     CLIENT_INFLIGHT = gauge("paxos_client_inflight_requests", Unit::Count,
         "Client commands that were read and not answered yet.");
+    CLIENT_MEMORY = gauge("paxos_client_memory_bytes", Unit::Bytes,
+        "What all client connections together hold: requests, replies, beginnings of commands.");
+    CLIENT_MEMORY_LIMIT = gauge("paxos_client_memory_limit_bytes", Unit::Bytes,
+        "Where clients are not read from any more (`clients_bytes_max`); 0 for no limit.");
+    CLIENT_EVICTIONS = counter("paxos_client_evictions_total", Unit::Count,
+        "Connections closed because all of them together held too much: those that held the most.");
+    STORE_BYTES = gauge("paxos_store_bytes", Unit::Bytes,
+        "What the data takes in memory, to a few per cent.");
+    STORE_BYTES_LIMIT = gauge("paxos_store_limit_bytes", Unit::Bytes,
+        "Where this node, if it leads, refuses writes that grow (`store_bytes_max`); 0 for no limit.");
     READS = counter("paxos_reads_total", Unit::Count,
         "Reads served, by what made them safe: the leader's lease, a quorum round, the leader's read \
          index at a follower; stale ones are not safe.").by(&["path"]);

@@ -22,6 +22,7 @@ use crate::command::{self, User};
 use crate::http::{self, Http, HttpSettings};
 use crate::identity::{self, Identity, Process};
 use crate::membership::{self, Membership};
+use crate::memory;
 use crate::metrics::Metrics;
 use crate::peers::{self, LinkSettings, Links};
 use crate::published::Published;
@@ -70,8 +71,9 @@ fn journal_disk(config: &NodeConfig) -> Result<RealDisk> {
 }
 
 /// Runs the node until it is told to stop or its disk fails.
-pub async fn run(config: NodeConfig, config_path: &Path, set_filter: SetFilter) -> Result<()> {
+pub async fn run(mut config: NodeConfig, config_path: &Path, set_filter: SetFilter) -> Result<()> {
     refuse_open_doors(&config)?;
+    memory::share_out(&mut config.behaviour, memory::available_bytes());
     membership::refuse_tombstone(&config.data_dir)?;
     let identity = identity::load(&config)?;
     let members = members(&config, config_path)?;

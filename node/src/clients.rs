@@ -6,7 +6,10 @@
 //! - A request that has to wait holds every later one of its connection back, so no GET overtakes
 //!   the SET before it (PITFALLS 110).
 //! - Behind a request that was refused because its slot was lost nothing gets an ordinary reply.
-//! - What waits is bounded in number and bytes; a connection beyond its bound is not read from.
+//! - What waits is bounded in number and bytes; a connection beyond its bound is not read from, and
+//!   none is while all of them together take too much (`budget.rs`).
+
+mod budget;
 
 use std::collections::{HashMap, VecDeque};
 
@@ -16,6 +19,9 @@ use crate::command::{self, ConnectionState};
 use crate::metrics::{Code, Op};
 use crate::resp::Reply;
 use crate::transactions::{Exec, Queue, Watches};
+
+use budget::Budget;
+pub use budget::Evicted;
 
 /// Names one connection for as long as the process lives.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -52,7 +58,20 @@ pub enum Request {
     Exec(Box<Exec>),
 }
 
+/// What a request takes while it has no reply.
+pub fn request_bytes(argv: &[impl AsRef<[u8]>]) -> usize {
+    argv.iter().map(|argument| argument.as_ref().len() + ARGUMENT_BYTES).sum()
+}
+
 impl Request {
+    pub fn len_bytes(&self) -> usize {
+        match self {
+            Request::Command(argv) | Request::Watch(argv) => request_bytes(argv),
+            Request::Unwatch(_) => ARGUMENT_BYTES,
+            Request::Exec(exec) => exec.data().map(request_bytes).sum::<usize>() + ARGUMENT_BYTES,
+        }
+    }
+
     /// Of its first key; 0 when it has none.
     pub fn hash_slot(&self) -> u16 {
         match self {
@@ -68,22 +87,12 @@ impl Request {
     }
 }
 
-impl Held {
-    fn len_bytes(&self) -> usize {
-        let bytes = |argv: &[Bytes]| argv.iter().map(|argument| argument.len() + 48).sum();
-        match &self.request {
-            Request::Command(argv) | Request::Watch(argv) => bytes(argv),
-            Request::Unwatch(_) => 48,
-            Request::Exec(exec) => exec.data().map(bytes).sum::<usize>() + 48,
-        }
-    }
-}
-
 /// A request that was taken in, and its reply once that is there.
 #[derive(Debug)]
 struct Pending {
     op: Op,
     arrived_us: u64,
+    request_bytes: u32,
     reply: Option<Vec<u8>>,
 }
 
@@ -120,7 +129,16 @@ pub struct Session {
     /// Close once every request so far has its reply.
     closes_when_idle: bool,
     held: VecDeque<Held>,
-    held_bytes: usize,
+    /// Requests that have no reply yet.
+    request_bytes: usize,
+    /// Replies that batches of this connection's requests will make all at once.
+    pub promised_bytes: usize,
+    /// The beginning of a request that is not complete, as its task says.
+    pub rest_bytes: usize,
+    /// When bytes last came from it, or went to it.
+    progress_us: u64,
+    /// What all connections together were told that it takes.
+    counted_bytes: usize,
     /// Bytes of replies that wait for the replies before them.
     parked_bytes: usize,
     next: Sequence,
@@ -134,7 +152,9 @@ pub struct Session {
 /// Requests of one connection in batches whose replies may be whole values.
 const VALUES_PENDING_MAX: u32 = 256;
 const PENDING_MAX: usize = 16 * 1024;
-const HELD_BYTES_MAX: usize = 32 << 20;
+const REQUEST_BYTES_MAX: usize = 32 << 20;
+/// What an argument takes besides its bytes.
+const ARGUMENT_BYTES: usize = 48;
 /// A client that does not read its replies: past this it is closed (PITFALLS 42).
 pub const OUT_BYTES_MAX: usize = 256 << 20;
 const OUT_BYTES_PAUSE: usize = 8 << 20;
@@ -155,7 +175,11 @@ impl Session {
             lost: Vec::new(),
             closes_when_idle: false,
             held: VecDeque::new(),
-            held_bytes: 0,
+            request_bytes: 0,
+            promised_bytes: 0,
+            rest_bytes: 0,
+            progress_us: 0,
+            counted_bytes: 0,
             parked_bytes: 0,
             next: Sequence(0),
             front: Sequence(0),
@@ -165,12 +189,14 @@ impl Session {
     }
 
     /// The next request's place.
-    fn take_sequence(&mut self, op: Op, arrived_us: u64) -> Sequence {
+    fn take_sequence(&mut self, op: Op, arrived_us: u64, request_bytes: usize) -> Sequence {
         let sequence = self.next;
         self.next.0 += 1;
         let since = self.readonly_from.unwrap_or(sequence);
         self.readonly_from = self.connection.readonly.then_some(since);
-        self.pending.push_back(Pending { op, arrived_us, reply: None });
+        self.request_bytes += request_bytes;
+        let request_bytes = u32::try_from(request_bytes).expect("the door refuses 4 GiB");
+        self.pending.push_back(Pending { op, arrived_us, request_bytes, reply: None });
         sequence
     }
 
@@ -195,6 +221,7 @@ impl Session {
         let pending = &mut self.pending[index];
         assert!(pending.reply.is_none(), "request {} answered twice", sequence.0);
         let taken = (pending.op, pending.arrived_us);
+        self.request_bytes -= pending.request_bytes as usize;
         if index > 0 {
             let mut bytes = Vec::new();
             encode(&mut bytes);
@@ -250,7 +277,7 @@ impl Session {
     /// May more be read from its socket?
     pub fn has_room(&self) -> bool {
         self.pending.len() < PENDING_MAX
-            && self.held_bytes < HELD_BYTES_MAX
+            && self.request_bytes < REQUEST_BYTES_MAX
             && self.takes_replies()
             && !self.closing
             && !self.closes_when_idle
@@ -267,6 +294,7 @@ pub struct Clients {
     /// Sessions with held requests, in no particular order, each once.
     holding: Vec<SessionId>,
     finished: Vec<Finished>,
+    budget: Budget,
     /// The clock of the current turn.
     now_us: u64,
 }
@@ -276,12 +304,15 @@ impl Clients {
         self.next_id += 1;
         let id = SessionId(self.next_id);
         self.sessions.insert(id, Session::new(make(id.0)));
+        self.recount(id);
         id
     }
 
     /// Forgets a connection. What it has proposed goes on; the replies go nowhere.
     pub fn close(&mut self, id: SessionId) {
-        self.sessions.remove(&id);
+        if let Some(session) = self.sessions.remove(&id) {
+            self.uncount(&session);
+        }
     }
 
     pub fn get(&self, id: SessionId) -> Option<&Session> {
@@ -309,8 +340,18 @@ impl Clients {
         self.now_us = now_us;
     }
 
-    pub fn take_sequence(&mut self, id: SessionId, op: Op, now_us: u64) -> Option<Sequence> {
-        self.sessions.get_mut(&id).map(|session| session.take_sequence(op, now_us))
+    /// The place of a request of so many bytes.
+    pub fn take_sequence(
+        &mut self,
+        id: SessionId,
+        op: Op,
+        now_us: u64,
+        request_bytes: usize,
+    ) -> Option<Sequence> {
+        let session = self.sessions.get_mut(&id)?;
+        let sequence = session.take_sequence(op, now_us, request_bytes);
+        self.recount(id);
+        Some(sequence)
     }
 
     pub fn complete(&mut self, id: SessionId, sequence: Sequence, reply: &Reply) {
@@ -326,7 +367,7 @@ impl Clients {
     /// Answers with bytes that are no reply of a command, and closes after them.
     pub fn refuse_protocol(&mut self, id: SessionId, bytes: &[u8]) {
         let Some(session) = self.sessions.get_mut(&id) else { return };
-        let sequence = session.take_sequence(Op::Invalid, self.now_us);
+        let sequence = session.take_sequence(Op::Invalid, self.now_us, 0);
         session.closes_when_idle = true;
         session.complete(sequence, |out| out.extend_from_slice(bytes));
         self.finished.push(Finished { op: Op::Invalid, code: Code::Error, took_us: 0 });
@@ -349,6 +390,7 @@ impl Clients {
 
     /// Notes that `id` has something to write.
     pub fn touch(&mut self, id: SessionId) {
+        self.recount(id);
         if let Some(session) = self.sessions.get_mut(&id)
             && !session.dirty
         {
@@ -374,7 +416,6 @@ impl Clients {
         if session.held.is_empty() {
             self.holding.push(id);
         }
-        session.held_bytes += held.len_bytes();
         session.held.push_back(held);
     }
 
@@ -388,22 +429,18 @@ impl Clients {
             self.holding.push(id);
         }
         for held in requests.into_iter().rev() {
-            session.held_bytes += held.len_bytes();
             session.held.push_front(held);
         }
     }
 
     pub fn take_first_held(&mut self, id: SessionId) -> Option<Held> {
         let session = self.sessions.get_mut(&id)?;
-        let held = session.held.pop_front()?;
-        session.held_bytes -= held.len_bytes();
-        Some(held)
+        session.held.pop_front()
     }
 
     /// Puts back what [`Clients::take_first_held`] took.
     pub fn put_first_held(&mut self, id: SessionId, held: Held) {
         if let Some(session) = self.sessions.get_mut(&id) {
-            session.held_bytes += held.len_bytes();
             session.held.push_front(held);
         }
     }

@@ -31,6 +31,7 @@ pub mod http;
 pub mod identity;
 pub mod lag;
 pub mod membership;
+pub mod memory;
 pub mod metrics;
 pub mod peers;
 pub mod published;

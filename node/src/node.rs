@@ -38,7 +38,7 @@ use crate::clients::{Clients, Sequence, SessionId};
 use crate::clock::LogClock;
 use crate::command::Work;
 use crate::membership::Verdict;
-use crate::store::{KeySearch, SnapshotHead, Store};
+use crate::store::{Growth, KeySearch, SnapshotHead, Store};
 use crate::transactions::Exec;
 
 /// What a turn asks of the world.
@@ -73,6 +73,8 @@ struct Item {
     hash_slot: u16,
     /// Its reply may be a value: counted in the connection's `values_pending`.
     answers_value: bool,
+    /// What it may take, as the store was when it was asked.
+    reply_bytes: usize,
     /// Session and number of a command behind `ONCE`.
     once: Option<(u64, u64)>,
     kind: ItemKind,
@@ -92,6 +94,7 @@ enum ItemKind {
 #[derive(Debug)]
 struct InFlight {
     items: Vec<Item>,
+    growth: Growth,
     proposed_us: u64,
 }
 
@@ -151,6 +154,9 @@ pub struct Node {
     open: BatchBuilder,
     open_items: Vec<Item>,
     in_flight: BTreeMap<BatchId, InFlight>,
+    /// By how much the open batch may make the state larger, and all that is in flight.
+    open_growth: Growth,
+    in_flight_growth: Growth,
     /// Reads that the next round confirms; reads whose round is under way.
     reads: Vec<WaitingRead>,
     reads_under_way: BTreeMap<ReadId, Vec<WaitingRead>>,
@@ -215,11 +221,13 @@ impl Node {
         let mut random = SmallRng::seed_from_u64(seed);
         // Far from where a former process of this node was: see `Replica::read_at_follower`.
         let next_read = random.next_u64() >> 1;
+        let mut clients = Clients::default();
+        clients.limit_bytes(behaviour.clients_bytes_max);
         let mut node = Node {
             replica,
             verdicts: Vec::new(),
             store,
-            clients: Clients::default(),
+            clients,
             counts: Counts::default(),
             behaviour,
             random,
@@ -227,6 +235,8 @@ impl Node {
             open: BatchBuilder::default(),
             open_items: Vec::new(),
             in_flight: BTreeMap::new(),
+            open_growth: Growth::default(),
+            in_flight_growth: Growth::default(),
             reads: Vec::new(),
             reads_under_way: BTreeMap::new(),
             confirmed: VecDeque::new(),
@@ -358,7 +368,9 @@ impl Node {
             .propose(now, payload, &mut self.output)
             .expect("a leader with room takes a batch");
         let items = std::mem::take(&mut self.open_items);
-        self.in_flight.insert(id, InFlight { items, proposed_us: now.mono_us });
+        let growth = std::mem::take(&mut self.open_growth);
+        self.in_flight_growth.add(growth);
+        self.in_flight.insert(id, InFlight { items, growth, proposed_us: now.mono_us });
         self.mark_wanted = false;
     }
 

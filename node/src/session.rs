@@ -87,7 +87,8 @@ async fn serve(shell: &Rc<Shell>, id: SessionId, connection: &Connection) {
             let core = shell.core.borrow();
             let Some(session) = core.node.clients.get(id) else { return };
             let must_end = session.closing || !session.connection.is_authenticated();
-            (session.has_room(), must_end, session.closing && session.out.is_empty())
+            let is_drained = session.closing && session.out.is_empty();
+            (core.node.clients.has_room(id), must_end, is_drained)
         };
         if is_drained {
             return;
@@ -101,6 +102,10 @@ async fn serve(shell: &Rc<Shell>, id: SessionId, connection: &Connection) {
             ready = connection.stream.readable(), if has_room => {
                 if ready.is_err() {
                     return;
+                }
+                // Others may have taken what was left, between the last look and this one.
+                if !shell.core.borrow().node.clients.has_room(id) {
+                    continue;
                 }
                 let read = SCRATCH.with_borrow_mut(|scratch| {
                     let count = connection.stream.try_read(scratch)?;
@@ -171,6 +176,11 @@ fn take_in(
     } else if consumed < bytes.len() {
         rest.extend_from_slice(&bytes[consumed..]);
     }
+    if let Some(session) = core.node.clients.get_mut(id) {
+        session.rest_bytes = rest.capacity();
+    }
+    core.node.clients.progressed(id);
+    core.node.clients.recount(id);
     shell.wake.notify_one();
 }
 

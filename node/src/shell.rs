@@ -16,7 +16,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};
 
 use crate::admin::AdminRequest;
-use crate::clients::{OUT_BYTES_MAX, SessionId};
+use crate::clients::{Evicted, OUT_BYTES_MAX, SessionId};
 use crate::clock;
 use crate::command::User;
 use crate::handover::Handovers;
@@ -230,6 +230,7 @@ impl Core {
         self.node.tick(now);
         let journal_bytes = state.written_bytes.load(Relaxed);
         self.snapshots.tick(now, &mut self.node, &self.links, journal_bytes);
+        self.keep_within_budget(now);
         if now.mono_us >= self.next_publish_us {
             self.publish(now);
         }
@@ -301,11 +302,12 @@ impl Core {
     pub fn write_out(&mut self, id: SessionId) {
         let Some(connection) = self.connections.get(&id) else { return };
         let Some(session) = self.node.clients.get_mut(id) else { return };
+        let mut has_progressed = false;
         if !session.out.is_empty() && !connection.backlog.get() {
             match connection.stream.try_write(&session.out) {
-                Ok(written) if written == session.out.len() => session.out.clear(),
                 Ok(written) => {
                     session.out.drain(..written);
+                    has_progressed = written > 0;
                 }
                 Err(error) if error.kind() == std::io::ErrorKind::WouldBlock => {}
                 Err(_) => {
@@ -323,9 +325,34 @@ impl Core {
             session.closing = true;
         }
         connection.backlog.set(!session.out.is_empty());
-        let has_room_again = connection.paused.get() && session.has_room();
-        if connection.backlog.get() || session.closing || has_room_again {
+        let closing = session.closing;
+        if has_progressed {
+            self.node.clients.progressed(id);
+        }
+        self.node.clients.recount(id);
+        let has_room_again = connection.paused.get() && self.node.clients.has_room(id);
+        if connection.backlog.get() || closing || has_room_again {
             connection.wake.notify_one();
+        }
+    }
+
+    /// All connections together take too much, or no longer do.
+    fn keep_within_budget(&mut self, now: Now) {
+        if let Some(evicted) = self.node.clients.evict(now.mono_us) {
+            let Evicted { address, name, bytes, of_bytes, because, .. } = evicted;
+            tracing::warn!(
+                client = %address,
+                name,
+                bytes,
+                of_bytes,
+                bytes_max = self.config.behaviour.clients_bytes_max,
+                "closed a client, as all of them together take too much memory: {because}"
+            );
+            self.metrics.client_evictions.inc();
+        }
+        if self.node.clients.take_relieved() {
+            let paused = self.connections.values().filter(|connection| connection.paused.get());
+            paused.for_each(|connection| connection.wake.notify_one());
         }
     }
 
@@ -363,6 +390,11 @@ impl Core {
         self.tell_states();
         let connected = self.connections.len() as i64;
         self.metrics.client_connections.set(connected);
+        let behaviour = &self.config.behaviour;
+        self.metrics.client_memory.set(self.node.clients.bytes() as i64);
+        self.metrics.client_memory_limit.set(behaviour.clients_bytes_max as i64);
+        self.metrics.store_bytes.set(self.node.store.memory_bytes() as i64);
+        self.metrics.store_bytes_limit.set(behaviour.store_bytes_max as i64);
         self.metrics.client_inflight.set(self.node.pending_count() as i64);
         let written = self.syncer.state.written_bytes.load(Relaxed);
         let counted = self.metrics.journal_written_bytes.get();

@@ -31,6 +31,10 @@ pub struct Queue {
 const ARGUMENT_BYTES: usize = 48;
 
 impl Queue {
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Queues a command; false, with nothing changed, if the queue would outgrow `bytes_max`.
     pub fn push(&mut self, command: Queued, bytes_max: usize) -> bool {
         let bytes = match &command {
@@ -56,6 +60,10 @@ pub struct Watches {
 }
 
 impl Watches {
+    pub fn bytes(&self) -> usize {
+        self.bytes
+    }
+
     /// Watches a key from `slot` on, unless it is watched already.
     pub fn add(&mut self, key: &Bytes, slot: u64) {
         if !self.keys.contains_key(key) {

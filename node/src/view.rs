@@ -108,6 +108,22 @@ impl ServerView for View<'_> {
         self.core.node.store.memory_bytes()
     }
 
+    fn memory_bytes_max(&self) -> u64 {
+        self.core.config.behaviour.store_bytes_max
+    }
+
+    fn clients_bytes(&self) -> usize {
+        self.core.node.clients.bytes()
+    }
+
+    fn clients_bytes_max(&self) -> u64 {
+        self.core.config.behaviour.clients_bytes_max
+    }
+
+    fn clients_evicted(&self) -> u64 {
+        self.core.metrics.client_evictions.get()
+    }
+
     fn commands_processed(&self) -> u64 {
         self.core.commands_processed
     }

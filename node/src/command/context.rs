@@ -126,6 +126,13 @@ pub trait ServerView {
     /// Keys that have a deadline.
     fn expiring_count(&self) -> usize;
     fn memory_bytes(&self) -> usize;
+    /// Beyond this the leader refuses what grows; 0: never.
+    fn memory_bytes_max(&self) -> u64;
+    /// What all connections take together, and beyond which none is read from; 0: no limit.
+    fn clients_bytes(&self) -> usize;
+    fn clients_bytes_max(&self) -> u64;
+    /// Connections closed for what all of them took.
+    fn clients_evicted(&self) -> u64;
     fn commands_processed(&self) -> u64;
     fn connections_received(&self) -> u64;
     fn uptime(&self) -> Duration;

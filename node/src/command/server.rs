@@ -64,7 +64,6 @@ fn parameters(server: &dyn ServerView) -> Vec<(&'static str, String)> {
         ("databases", "1"),
         ("hash-max-listpack-entries", "128"),
         ("lazyfree-lazy-user-del", "yes"),
-        ("maxmemory", "0"),
         ("maxmemory-policy", "noeviction"),
         ("min-replicas-to-write", "0"),
         ("notify-keyspace-events", ""),
@@ -76,6 +75,8 @@ fn parameters(server: &dyn ServerView) -> Vec<(&'static str, String)> {
     ];
     let mut parameters: Vec<_> =
         fixed.into_iter().map(|(name, value)| (name, value.to_owned())).collect();
+    parameters.push(("maxmemory", server.memory_bytes_max().to_string()));
+    parameters.push(("maxmemory-clients", server.clients_bytes_max().to_string()));
     parameters.push(("maxclients", server.connections_max().to_string()));
     parameters.push(("port", port.to_string()));
     parameters.push(("proto-max-bulk-len", server.command_bytes_max().to_string()));
@@ -186,7 +187,8 @@ fn fields(section: &str, server: &dyn ServerView) -> Vec<(&'static str, String)>
         "memory" => vec![
             ("used_memory", server.memory_bytes().to_string()),
             ("used_memory_dataset", server.memory_bytes().to_string()),
-            ("maxmemory", "0".to_owned()),
+            ("mem_clients_normal", server.clients_bytes().to_string()),
+            ("maxmemory", server.memory_bytes_max().to_string()),
             ("maxmemory_policy", "noeviction".to_owned()),
         ],
         "persistence" => vec![
@@ -199,6 +201,7 @@ fn fields(section: &str, server: &dyn ServerView) -> Vec<(&'static str, String)>
         "stats" => vec![
             ("total_connections_received", server.connections_received().to_string()),
             ("total_commands_processed", server.commands_processed().to_string()),
+            ("evicted_clients", server.clients_evicted().to_string()),
         ],
         "replication" => replication(server),
         "cluster" => vec![("cluster_enabled", "1".to_owned())],

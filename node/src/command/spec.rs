@@ -236,6 +236,11 @@ impl Spec {
         }
     }
 
+    /// Whether it puts a value that is there under another name.
+    pub fn moves_value(&self) -> bool {
+        matches!(self.name, "copy" | "rename" | "renamenx")
+    }
+
     pub(in crate::command) const fn class(mut self, class: Class) -> Spec {
         self.class = class;
         self

@@ -2,16 +2,18 @@
 
 use std::collections::VecDeque;
 
-use paxos::{Now, Slot, Value};
+use paxos::{BatchId, Now, Slot, Value};
 use rand::RngCore;
 
-use super::{HASH_EVERY_SLOTS, Item, ItemKind, Node, ReadPath, SEARCH_KEYS_A_TURN, WaitingRead};
+use super::{
+    HASH_EVERY_SLOTS, InFlight, Item, ItemKind, Node, ReadPath, SEARCH_KEYS_A_TURN, WaitingRead,
+};
 use crate::batch::Batch;
 use crate::clients::Session;
 use crate::command::Work;
 use crate::membership::Verdict;
 use crate::resp::Reply;
-use crate::store::{Applying, Reading};
+use crate::store::{Applying, Growth, Reading};
 
 /// What a read costs of a turn's bytes, however short its reply.
 const READ_BYTES_LEAST: usize = 128;
@@ -42,7 +44,7 @@ impl Node {
             self.verdicts.push((*id, Verdict::Chosen { number: configuration.number, slot }));
         }
         if let Value::Batch { id, payload } = value {
-            let in_flight = self.in_flight.remove(&id);
+            let in_flight = self.settled(id);
             if let Some(in_flight) = &in_flight {
                 let took_us = now.mono_us.saturating_sub(in_flight.proposed_us);
                 self.counts.committed.push((took_us, in_flight.items.len() as u32));
@@ -53,6 +55,13 @@ impl Node {
                 in_flight.map(|batch| batch.items).unwrap_or_default(),
             );
         }
+    }
+
+    /// What was in flight under this id is no longer.
+    pub(super) fn settled(&mut self, id: BatchId) -> Option<InFlight> {
+        let in_flight = self.in_flight.remove(&id)?;
+        self.in_flight_growth = Growth::sum(self.in_flight.values().map(|batch| batch.growth));
+        Some(in_flight)
     }
 
     pub(super) fn apply_batch(&mut self, slot: Slot, payload: &[u8], items: Vec<Item>) {
@@ -109,6 +118,7 @@ impl Node {
         if let Some(client) = self.clients.get_mut(item.session) {
             client.writes_pending -= 1;
             client.values_pending -= u32::from(item.answers_value);
+            client.promised_bytes -= item.reply_bytes;
             if client.has_lost_before(item.sequence) {
                 return self.close_unanswered(item.session);
             }
@@ -134,11 +144,14 @@ impl Node {
         while *bytes_left > 0
             && let Some(read) = self.confirmed.pop_front()
         {
-            let Some(client) = self.clients.get_mut(read.session) else { continue };
-            if !client.takes_replies() {
+            if self.clients.get(read.session).is_none() {
+                continue;
+            }
+            if !self.clients.takes_reply(read.session) {
                 postponed.push_back(read);
                 continue;
             }
+            let Some(client) = self.clients.get(read.session) else { continue };
             let (session, work, before) = (read.session, read.work, client.reply_bytes());
             if work == Work::Slices {
                 postponed.extend(self.begin_search(reading, read));
@@ -243,6 +256,7 @@ impl Node {
                     sequence,
                     hash_slot,
                     answers_value,
+                    reply_bytes: 0,
                     once,
                     kind,
                 });

@@ -26,7 +26,7 @@ impl Node {
         let mut losers: BTreeMap<SessionId, BatchId> = BTreeMap::new();
         for id in lost {
             self.verdicts.push((id, Verdict::Lost));
-            let Some(InFlight { items, .. }) = self.in_flight.remove(&id) else { continue };
+            let Some(InFlight { items, .. }) = self.settled(id) else { continue };
             self.counts.batches_lost += 1;
             for item in items {
                 losers.entry(item.session).or_insert(id);
@@ -52,6 +52,7 @@ impl Node {
         let Some(client) = self.clients.get_mut(item.session) else { return };
         client.writes_pending -= 1;
         client.values_pending -= u32::from(item.answers_value);
+        client.promised_bytes -= item.reply_bytes;
         client.lost.push(Lost { sequence: item.sequence, hash_slot: item.hash_slot });
     }
 
@@ -98,7 +99,7 @@ impl Node {
     /// The fate of this batch cannot be learned here: no reply would be true, so the connections
     /// are closed.
     pub(super) fn cut_off(&mut self, id: BatchId) {
-        let Some(in_flight) = self.in_flight.remove(&id) else { return };
+        let Some(in_flight) = self.settled(id) else { return };
         self.counts.batches_unknown += 1;
         for item in in_flight.items {
             self.close_unanswered(item.session);

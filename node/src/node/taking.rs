@@ -5,13 +5,16 @@ use paxos::Now;
 
 use super::{BATCH_ITEMS_MAX, Item, ItemKind, LONG_REPLY_BYTES, Node, ReadPath, WaitingRead};
 use crate::batch;
-use crate::clients::{Held, Request, Sequence, SessionId};
+use crate::clients::{Held, Request, Sequence, SessionId, request_bytes};
 use crate::command::{self, Class, Operation, Spec, Work, Write};
 use crate::metrics::Op;
 use crate::resp::Reply;
+use crate::store::Growth;
 
 pub(super) const DISK_IS_FULL: &str =
     "OOM the disk of the leader is full, the command was not executed";
+/// As Redis says it.
+const MEMORY_IS_FULL: &str = "OOM command not allowed when used memory > 'maxmemory'.";
 
 /// Session and number of a command behind `ONCE`.
 fn once_number(spec: &Spec, argv: &[&[u8]]) -> Option<(u64, u64)> {
@@ -65,7 +68,11 @@ impl Node {
     /// A data command of a client, checked at the door.
     fn request(&mut self, now: Now, session: SessionId, spec: &'static Spec, argv: &[&[u8]]) {
         let op = if spec.is_write() { Op::Write } else { Op::Read };
-        let Some(sequence) = self.clients.take_sequence(session, op, now.mono_us) else { return };
+        let Some(sequence) =
+            self.clients.take_sequence(session, op, now.mono_us, request_bytes(argv))
+        else {
+            return;
+        };
         if self.has_lost(session) {
             let hash_slot = spec.keys(argv).next().map_or(0, command::hash_slot);
             let reply = self.not_done(now, hash_slot);
@@ -81,7 +88,7 @@ impl Node {
 
     /// A reply that waits for nothing but the replies before it.
     pub fn answer(&mut self, now: Now, session: SessionId, op: Op, reply: &Reply) {
-        if let Some(sequence) = self.clients.take_sequence(session, op, now.mono_us) {
+        if let Some(sequence) = self.clients.take_sequence(session, op, now.mono_us, 0) {
             self.clients.complete(session, sequence, reply);
         }
     }
@@ -107,22 +114,27 @@ impl Node {
             return false;
         }
         let once = once_number(spec, argv);
-        if let Err(reply) = self.admit(spec, argv) {
-            // Sent again, it is not to be told by the door that it was not done.
-            let settled = once
-                .and_then(|(session, number)| self.store.settled_once(session, number, &argv[3..]));
-            if settled.is_none() && once.is_some_and(|once| self.is_under_way(once)) {
-                return false;
+        let growth = match self.admit(spec, argv, self.growth_ahead()) {
+            Ok(growth) => growth,
+            Err(reply) => {
+                // Sent again, it is not to be told by the door that it was not done.
+                let settled = once.and_then(|(session, number)| {
+                    self.store.settled_once(session, number, &argv[3..])
+                });
+                if settled.is_none() && once.is_some_and(|once| self.is_under_way(once)) {
+                    return false;
+                }
+                self.clients.complete(session, sequence, &settled.unwrap_or(reply));
+                return true;
             }
-            self.clients.complete(session, sequence, &settled.unwrap_or(reply));
-            return true;
-        }
+        };
         let (carried, arguments) = command::carried(spec, argv);
         let answers_value = !spec.is_write() || carried.answers_value(arguments);
         let waiting_writes = self.clients.get(session).map_or(0, |client| client.writes_pending);
         let is_for_batch = spec.is_write() || waiting_writes > 0;
-        let reply_is_long =
-            is_for_batch && answers_value && self.reply_bytes_now(argv) > LONG_REPLY_BYTES;
+        let reply_bytes =
+            if is_for_batch && answers_value { self.reply_bytes_now(argv) } else { 0 };
+        let reply_is_long = reply_bytes > LONG_REPLY_BYTES;
         let full = self.batch_is_full();
         let Some(client) = self.clients.get_mut(session) else { return true };
         let is_write = spec.is_write();
@@ -143,18 +155,30 @@ impl Node {
         // read that is long, or much work, waits until the batch is applied.
         let waits = (!is_write && (spec.work != Work::Little || reply_is_long))
             || (answers_value && !client.has_room_for_value(reply_is_long));
-        if waits {
+        if waits || (answers_value && !self.clients.takes_reply(session)) {
             return false;
         }
+        let Some(client) = self.clients.get_mut(session) else { return true };
+        client.promised_bytes += reply_bytes;
         client.values_pending += u32::from(answers_value);
         client.writes_pending += 1;
         let kind = if is_write {
             self.open.push(argv);
+            self.open_growth.add(growth);
             ItemKind::Write
         } else {
             ItemKind::Read(argv.iter().map(|argument| Bytes::copy_from_slice(argument)).collect())
         };
-        self.open_items.push(Item { session, sequence, hash_slot, answers_value, once, kind });
+        self.clients.recount(session);
+        self.open_items.push(Item {
+            session,
+            sequence,
+            hash_slot,
+            answers_value,
+            reply_bytes,
+            once,
+            kind,
+        });
         true
     }
 
@@ -181,21 +205,43 @@ impl Node {
     }
 
     /// Refuses what would let a value outgrow a command, before it costs a place in the log, and
-    /// what grows while the disk is full.
-    pub(super) fn admit(&self, spec: &'static Spec, argv: &[&[u8]]) -> Result<(), Reply> {
+    /// what grows while the disk of this leader is full, or its memory would be. By how much a write
+    /// grows is the answer; `ahead` is what will be applied before it.
+    ///
+    /// Only here: what is in the log is applied, on every node alike, whatever memory that has.
+    pub(super) fn admit(
+        &self,
+        spec: &'static Spec,
+        argv: &[&[u8]],
+        ahead: Growth,
+    ) -> Result<Growth, Reply> {
         let (spec, argv) = command::carried(spec, argv);
         if self.full && batch::argv_may_grow(argv) {
             return Err(Reply::error(DISK_IS_FULL));
         }
-        if !spec.extends_value {
-            return Ok(());
+        let mut growth = Growth::default();
+        if spec.is_write() {
+            growth = Growth::of_arguments(argv);
         }
-        match command::parse(spec, argv)? {
-            Operation::Write(write) => {
-                self.store.admit(&write, self.behaviour.command_bytes_max as usize)
-            }
-            Operation::Read(_) | Operation::Answer => Ok(()),
+        if (spec.extends_value || spec.moves_value())
+            && let Operation::Write(write) = command::parse(spec, argv)?
+        {
+            self.store.admit(&write, self.behaviour.command_bytes_max as usize)?;
+            growth = self.store.growth(&write, ahead).unwrap_or(growth);
         }
+        let bytes_max = self.behaviour.store_bytes_max;
+        let bytes = self.store.memory_bytes() as u64 + (ahead.bytes + growth.bytes) as u64;
+        if bytes_max != 0 && bytes > bytes_max && batch::argv_may_grow(argv) {
+            return Err(Reply::error(MEMORY_IS_FULL));
+        }
+        Ok(growth)
+    }
+
+    /// What is proposed and not applied, or will be proposed next.
+    pub(super) fn growth_ahead(&self) -> Growth {
+        let mut ahead = self.in_flight_growth;
+        ahead.add(self.open_growth);
+        ahead
     }
 
     /// The redirection to the leader, if another one is known and alive: nobody is sent to a leader

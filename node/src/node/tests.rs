@@ -3,6 +3,7 @@
 
 mod holding;
 mod lost;
+mod memory;
 
 use config::FollowerReads;
 use paxos::{

@@ -15,7 +15,7 @@ use crate::clients::{Held, Request, Sequence, SessionId};
 use crate::command::{self, Class, Spec, Work};
 use crate::metrics::Op;
 use crate::resp::Reply;
-use crate::store::Reading;
+use crate::store::{Growth, Reading};
 use crate::transactions::{Exec, Queue, Queued};
 
 const QUEUED: Reply = Reply::Simple(std::borrow::Cow::Borrowed("QUEUED"));
@@ -191,7 +191,10 @@ impl Node {
     /// Takes a request of a transaction, or holds it behind what its connection has asked before.
     fn submit(&mut self, now: Now, id: SessionId, request: Request) {
         let op = if matches!(request, Request::Exec(_)) { Op::Write } else { Op::Local };
-        let Some(sequence) = self.clients.take_sequence(id, op, now.mono_us) else { return };
+        let Some(sequence) = self.clients.take_sequence(id, op, now.mono_us, request.len_bytes())
+        else {
+            return;
+        };
         if self.has_lost(id) {
             let reply = self.not_done(now, request.hash_slot());
             return self.refuse_held(id, sequence, request, &reply);
@@ -314,10 +317,13 @@ impl Node {
         if self.clock.is_none() {
             return Some(exec);
         }
-        if let Err(reply) = self.admit_exec(&exec) {
-            self.clients.complete(id, sequence, &reply);
-            return None;
-        }
+        let growth = match self.admit_exec(&exec) {
+            Ok(growth) => growth,
+            Err(reply) => {
+                self.clients.complete(id, sequence, &reply);
+                return None;
+            }
+        };
         let full = self.batch_is_full();
         let reply_bytes: usize = exec.data().map(|argv| self.reply_bytes_now(argv)).sum();
         let reply_is_long = reply_bytes > LONG_REPLY_BYTES;
@@ -336,18 +342,36 @@ impl Node {
             self.clients.complete(id, sequence, &reply);
             return None;
         }
+        if !self.clients.takes_reply(id) {
+            return Some(exec);
+        }
+        let session = self.clients.get_mut(id)?;
+        session.promised_bytes += reply_bytes;
         session.values_pending += 1;
         session.writes_pending += 1;
         self.open.push(&command);
+        self.open_growth.add(growth);
         let hash_slot = exec.hash_slot();
         let kind = ItemKind::Exec(exec);
         let (session, answers_value, once) = (id, true, None);
-        self.open_items.push(Item { session, sequence, hash_slot, answers_value, once, kind });
+        self.clients.recount(id);
+        self.open_items.push(Item {
+            session,
+            sequence,
+            hash_slot,
+            answers_value,
+            reply_bytes,
+            once,
+            kind,
+        });
         None
     }
 
-    /// One command that may not be proposed keeps all of them from it.
-    fn admit_exec(&self, exec: &Exec) -> Result<(), Reply> {
+    /// One command that may not be proposed keeps all of them from it. By how much all of them grow is
+    /// the answer.
+    fn admit_exec(&self, exec: &Exec) -> Result<Growth, Reply> {
+        let mut ahead = self.growth_ahead();
+        let mut growth = Growth::default();
         for argv in exec.data() {
             let argv: Vec<&[u8]> = argv.iter().map(|argument| &argument[..]).collect();
             // Nonsense as well: whoever has to take the entry in looks no closer.
@@ -359,11 +383,13 @@ impl Node {
             if command::validate(spec, &argv).is_err() {
                 continue;
             }
-            self.admit(spec, &argv).map_err(|reply| match reply {
+            let more = self.admit(spec, &argv, ahead).map_err(|reply| match reply {
                 Reply::Error(text) => Reply::error(format!("{DISCARDED_BECAUSE}{text}")),
                 other => other,
             })?;
+            ahead.add(more);
+            growth.add(more);
         }
-        Ok(())
+        Ok(growth)
     }
 }

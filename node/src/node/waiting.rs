@@ -88,10 +88,11 @@ impl Node {
     pub(super) fn reopen_items(&mut self) {
         let payload = std::mem::take(&mut self.open).finish(0, 0);
         let items = std::mem::take(&mut self.open_items);
+        self.open_growth = Default::default();
         let mut batch = Batch::read(&payload).expect("this node's own bytes");
         let mut argv = Vec::new();
         let mut by_session: BTreeMap<SessionId, Vec<Held>> = BTreeMap::new();
-        for Item { session, sequence, answers_value, kind, .. } in items {
+        for Item { session, sequence, answers_value, reply_bytes, kind, .. } in items {
             let request = match kind {
                 ItemKind::Read(argv) => Request::Command(argv),
                 ItemKind::Write => {
@@ -107,6 +108,7 @@ impl Node {
             if let Some(client) = self.clients.get_mut(session) {
                 client.writes_pending -= 1;
                 client.values_pending -= u32::from(answers_value);
+                client.promised_bytes -= reply_bytes;
             }
             by_session.entry(session).or_default().push(Held { sequence, request });
         }

@@ -11,7 +11,7 @@ use crate::command::{self, NOT_A_FLOAT};
 use crate::resp::Reply;
 
 /// The longest string, as in Redis.
-const STRING_BYTES_MAX: usize = 512 << 20;
+pub(super) const STRING_BYTES_MAX: usize = 512 << 20;
 
 const TOO_LONG: &str = "ERR string exceeds maximum allowed size (proto-max-bulk-len)";
 const NO_SUCH_KEY: &str = "ERR no such key";

@@ -16,6 +16,7 @@
 
 mod apply;
 pub mod glob;
+mod growth;
 mod keyspace;
 mod lcs;
 mod long_double;
@@ -28,6 +29,7 @@ mod touches;
 mod transaction;
 mod walk;
 
+pub use growth::Growth;
 pub use long_double::LongDouble;
 pub use search::KeySearch;
 pub use snapshot::{LoadError, Loader, SnapshotHead, SnapshotStep, Verifier};

@@ -53,6 +53,12 @@ unsafe impl Send for Record {}
 // SAFETY: as above; there is no interior mutability.
 unsafe impl Sync for Record {}
 
+/// What so many bytes take: allocators have four sizes between a power of two and the next.
+pub(super) fn allocated_bytes(length: usize) -> usize {
+    let step = (length.next_power_of_two() / 8).max(16);
+    length.next_multiple_of(step)
+}
+
 impl Record {
     pub(super) fn new(epoch: u32, parts: Parts<'_>) -> Record {
         let length = |bytes: &[u8]| u32::try_from(bytes.len()).expect("strings end at 512 MiB");
@@ -126,10 +132,9 @@ impl Record {
         &self.bytes()[SAVED..]
     }
 
-    /// What it takes of memory: allocators have four sizes between a power of two and the next.
+    /// What it takes of memory.
     pub(super) fn memory_bytes(&self) -> usize {
-        let step = (self.length().next_power_of_two() / 8).max(16);
-        self.length().next_multiple_of(step)
+        allocated_bytes(self.length())
     }
 
     /// Writes another value over this one, in place if it has the same length.

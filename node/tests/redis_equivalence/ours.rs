@@ -66,6 +66,18 @@ impl ServerView for Alone {
     fn memory_bytes(&self) -> usize {
         0
     }
+    fn memory_bytes_max(&self) -> u64 {
+        0
+    }
+    fn clients_bytes(&self) -> usize {
+        0
+    }
+    fn clients_bytes_max(&self) -> u64 {
+        0
+    }
+    fn clients_evicted(&self) -> u64 {
+        0
+    }
     fn commands_processed(&self) -> u64 {
         0
     }
