@@ -278,7 +278,7 @@ async fn pitfall_113_a_member_that_slept_through_the_change_of_all_others_is_let
 }
 
 /// In whatever phase the tool is killed, the same command goes on from there; a disk is formatted
-/// once, and the node is added once.
+/// once, and the node is added once. No run leaves a voter behind that has not caught up (PITFALLS 77).
 #[test]
 fn pitfall_90_a_member_that_was_half_added_is_added_by_the_same_command() {
     let Some(cluster) = Cluster::new("half", 3, 2) else { return };
@@ -308,6 +308,9 @@ fn pitfall_90_a_member_that_was_half_added_is_added_by_the_same_command() {
             cluster.site.expire_lock(&host);
         }
         identities.push(identity());
+        if phase != "make it a voter" {
+            assert_eq!(cluster.voters(), ["n1", "n2"], "killed in `{phase}`");
+        }
     }
     assert!(killed >= 3, "only {killed} runs were killed in their phase");
     eventually("the next run finishes", || {
@@ -342,6 +345,8 @@ fn pitfall_25_a_change_that_would_do_harm_is_refused_and_says_what_mends_it() {
         cluster.ctl(verb).expect(0).says("paxosctl").says("member add n4");
     }
     assert!(cluster.site.lab.processes("n4", "paxos-node").unwrap().is_empty());
+    cluster.ctl(&["plan", "--detailed-exitcode"]).expect(10).says("member add n4");
+    cluster.ctl(&["show"]).expect(0).says("not a member").says("voter");
     cluster.ctl(&["status", "--wait", "healthy"]).expect(0).says("can lose 1 more");
 
     // With one voter down no other may leave; but whoever only listens may come and go.
@@ -366,6 +371,12 @@ fn pitfall_25_a_change_that_would_do_harm_is_refused_and_says_what_mends_it() {
         cluster.ctl(verb).expect(0).says("n3 (id 3) was removed");
     }
     assert!(cluster.site.lab.processes("n3", "paxos-node").unwrap().is_empty());
+    // Not even when nobody runs who could say so (PITFALLS 91).
+    cluster.ctl(&["down", "--yes"]).expect(0);
+    cluster.ctl(&["up"]).expect(0).says("n3 (id 3) was removed");
+    assert!(cluster.site.lab.processes("n3", "paxos-node").unwrap().is_empty());
+    cluster.ctl(&["plan", "--detailed-exitcode"]).expect(10).says("n3 (id 3) was removed");
+    cluster.ctl(&["show"]).expect(0).says("removed");
     cluster.ctl(&["member", "add", "n3", "--yes"]).expect(2).says("never used again");
     cluster.ctl(&["member", "remove", "n3", "--yes"]).expect(0).says("No changes");
     let audit = cluster.ctl(&["audit"]).expect(0);

@@ -153,8 +153,25 @@ pub fn newest<'a>(statuses: impl Iterator<Item = &'a NodeStatus>) -> Option<&'a 
     configurations.filter(|c| !c.members.is_empty()).max_by_key(|c| c.number)
 }
 
+/// What a node has said instead of an answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub said: String,
+    /// Asked again, it would refuse again.
+    pub is_final: bool,
+}
+
+impl std::fmt::Display for Refusal {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&self.said)
+    }
+}
+
+/// How `paxos-node admin` ends after a refusal that is final.
+const EXIT_REFUSED: i32 = 3;
+
 /// Asks a node over its admin socket. The inner error is the node's own refusal.
-pub async fn ask(member: &Member, words: &[&str]) -> Result<Result<Value, String>> {
+pub async fn ask(member: &Member, words: &[&str]) -> Result<Result<Value, Refusal>> {
     let doing = format!("ask the node: {}", words[..words.len().min(2)].join(" "));
     let words: Vec<String> = words.iter().map(|word| quote(word)).collect();
     let script = format!(
@@ -167,7 +184,8 @@ pub async fn ask(member: &Member, words: &[&str]) -> Result<Result<Value, String
     let output = member.session.try_run(&doing, &script, ANSWER_WITHIN).await?;
     if output.status != 0 {
         let said = output.stderr.trim();
-        return Ok(Err(said.strip_prefix("error: ").unwrap_or(said).to_owned()));
+        let said = said.strip_prefix("error: ").unwrap_or(said).to_owned();
+        return Ok(Err(Refusal { said, is_final: output.status == EXIT_REFUSED }));
     }
     serde_json::from_str(&output.stdout)
         .map(Ok)
@@ -182,7 +200,7 @@ pub async fn bring_about(
     mut is_so: impl FnMut(&Configuration) -> bool,
     words: impl Fn(&NodeStatus) -> Vec<String>,
 ) -> Result<NodeStatus> {
-    let mut refusal: Option<(Instant, String)> = None;
+    let mut refusal: Option<(Instant, Refusal)> = None;
     let mut leaderless: Option<Instant> = None;
     loop {
         let now = look(fleet, |_| true).await;
@@ -198,6 +216,17 @@ pub async fn bring_about(
         if is_so(&status.configuration) && !status.configuration.change_under_way {
             return Ok(status.clone());
         }
+        // What is final is believed once another look has shown that it was not our own doing: an
+        // answer may get lost, and the pages are a moment behind.
+        let believed = |(since, refusal): &&(Instant, Refusal)| {
+            refusal.is_final || since.elapsed() > REFUSED_FOR
+        };
+        if let Some((_, refusal)) = refusal.as_ref().filter(believed) {
+            return Err(Error::new(Kind::Guard, doing)
+                .on(&*leader.host.name)
+                .because(refusal)
+                .hint("look: `paxosctl status` and `paxosctl member list`"));
+        }
         let words = words(status);
         let words: Vec<&str> = words.iter().map(String::as_str).collect();
         match ask(leader, &words).await? {
@@ -207,14 +236,7 @@ pub async fn bring_about(
             }
             // What has been overtaken by another leader or change is no refusal of ours.
             Err(said) => {
-                let (since, _) = refusal.get_or_insert_with(|| (Instant::now(), said.clone()));
-                let since = *since;
-                if since.elapsed() > REFUSED_FOR {
-                    return Err(Error::new(Kind::Guard, doing)
-                        .on(&*leader.host.name)
-                        .because(said)
-                        .hint("look: `paxosctl status` and `paxosctl member list`"));
-                }
+                let since = refusal.map_or_else(Instant::now, |(since, _)| since);
                 refusal = Some((since, said));
             }
         }
@@ -298,7 +320,9 @@ pub async fn hand_over(fleet: &Fleet, to: Option<u32>, not: Option<u32>) -> Resu
                 }
             }
         };
-        if let Some((leader, said)) = refusal.filter(|_| began.elapsed() > REFUSED_FOR) {
+        let is_over =
+            |(_, refusal): &(String, Refusal)| refusal.is_final || began.elapsed() > REFUSED_FOR;
+        if let Some((leader, said)) = refusal.filter(is_over) {
             return Err(Error::new(Kind::Guard, doing)
                 .on(leader)
                 .because(said)

@@ -360,6 +360,12 @@ impl Plan {
         self.hosts.iter().all(|host| host.steps.is_empty())
     }
 
+    /// Whether the cluster is not as the inventory says: something is to be done, or the membership is
+    /// another one, which only a command of its own changes (each note names it).
+    pub fn differs(&self) -> bool {
+        !self.is_empty() || !self.notes.is_empty()
+    }
+
     /// Whether any node stops or starts.
     pub fn touches_nodes(&self) -> bool {
         self.restarts() > 0 || self.hosts.iter().any(|host| host.steps.contains(&Step::Start))

@@ -235,6 +235,21 @@ fn a_machine_under_a_new_id_stops_its_former_node_first() {
     refuses(replace(&world, "n3", "n4"), Kind::Guard, &words);
 }
 
+/// Nothing is to be done by `up`, and still the cluster is not as the inventory says.
+#[test]
+fn a_plan_without_steps_differs_where_the_membership_does() {
+    let mut world = serving();
+    let plan = world.plan().unwrap();
+    assert!(plan.is_empty() && plan.differs(), "{:?}", plan.notes);
+    assert!(plan.notes[0].contains("`paxosctl member add n4`"), "{:?}", plan.notes);
+    rewrite(&mut world, |text| {
+        text.replace("[[host]]\nname = \"n4\"\nid = 4\naddress = \"10.0.0.14\"\n", "")
+    });
+    world.facts.remove(&4);
+    let plan = world.plan().unwrap();
+    assert!(plan.is_empty() && !plan.differs(), "{:?}", plan.notes);
+}
+
 /// Names are as unique as addresses: n3 under a new id comes in its own place, or not at all.
 #[test]
 fn a_second_member_with_a_taken_name_comes_only_in_the_place_of_the_first() {

@@ -3,8 +3,10 @@
 //! One line of JSON asks, one line of JSON answers:
 //! ```text
 //! {"verb":"log-level","args":["info,node=debug"]}
-//! {"ok":true,"result":{…}}      or      {"ok":false,"error":"…"}
+//! {"ok":true,"result":{…}}      or      {"ok":false,"error":"…","kind":"final"}
 //! ```
+//! The kind of a refusal says whether the same question may be answered otherwise a little later,
+//! without anybody's doing (`retry`), or not (`final`). `paxos-node admin` ends with 3 after a final one.
 //! Whoever may open the file may do everything here; no admin command exists on TCP. This room
 //! parses and answers; what a command does is decided by the core loop, which gets [`AdminRequest`]s
 //! through a channel.
@@ -70,7 +72,38 @@ pub struct AdminRequest {
 }
 
 /// The answer: any JSON, or a sentence that says what is wrong.
-pub type AdminReply = Result<Value, String>;
+pub type AdminReply = Result<Value, Refusal>;
+
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Refusal {
+    pub error: String,
+    pub kind: RefusalKind,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum RefusalKind {
+    /// Asked again, it is refused again.
+    Final,
+    /// It may be answered otherwise a little later.
+    Retry,
+}
+
+impl Refusal {
+    pub fn new(error: impl Into<String>, passes: bool) -> Refusal {
+        let kind = if passes { RefusalKind::Retry } else { RefusalKind::Final };
+        Refusal { error: error.into(), kind }
+    }
+
+    /// It passes by itself.
+    pub fn for_now(error: impl Into<String>) -> Refusal {
+        Refusal::new(error, true)
+    }
+
+    pub fn for_good(error: impl Into<String>) -> Refusal {
+        Refusal::new(error, false)
+    }
+}
 
 /// Every verb with its arguments, for help texts and completion.
 pub const VERBS: [(&str, &str); 7] = [
@@ -131,8 +164,12 @@ pub enum AdminError {
     #[error("{path} answered something else than JSON")]
     NotJson { path: PathBuf, source: serde_json::Error },
     /// The node's own words.
-    #[error("{0}")]
-    Refused(String),
+    #[error("{error}")]
+    Refused {
+        error: String,
+        /// `None` from a node that does not say it.
+        kind: Option<RefusalKind>,
+    },
 }
 
 /// The listening socket; gone from the directory once this is dropped.
@@ -157,6 +194,8 @@ struct ReplyLine {
     result: Option<Value>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     error: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    kind: Option<RefusalKind>,
 }
 
 /// Listens on the admin socket of `data_dir`. A socket that a killed process has left is replaced.
@@ -204,7 +243,10 @@ pub fn call(
     let reply = reply.map_err(|source| AdminError::NotJson { path, source })?;
     match reply.ok {
         true => Ok(reply.result.unwrap_or(Value::Null)),
-        false => Err(AdminError::Refused(reply.error.unwrap_or_default())),
+        false => {
+            let error = reply.error.unwrap_or_default();
+            Err(AdminError::Refused { error, kind: reply.kind })
+        }
     }
 }
 
@@ -242,24 +284,22 @@ async fn answer(mut stream: UnixStream, requests: mpsc::Sender<AdminRequest>) ->
     let mut read = tokio::io::BufReader::new(read.take(LINE_LEN_MAX));
     tokio::time::timeout(DEADLINE, read.read_line(&mut line)).await??;
     if !line.ends_with('\n') && line.len() as u64 >= LINE_LEN_MAX {
-        return write_reply(&mut write, Err("the request is too long".to_owned())).await;
+        return write_reply(&mut write, Err(Refusal::for_good("the request is too long"))).await;
     }
     let command = serde_json::from_str::<RequestLine>(&line)
         .map_err(|error| format!("not a request: {error}"))
         .and_then(|request| AdminCommand::parse(&request.verb, request.args));
     let command = match command {
         Ok(command) => command,
-        Err(error) => return write_reply(&mut write, Err(error)).await,
+        Err(error) => return write_reply(&mut write, Err(Refusal::for_good(error))).await,
     };
     tracing::info!(?command, "admin request");
     let (reply, replied) = oneshot::channel();
+    let stopping = || Err(Refusal::for_now("the node is stopping"));
     if requests.send(AdminRequest { command, reply }).await.is_err() {
-        return write_reply(&mut write, Err("the node is stopping".to_owned())).await;
+        return write_reply(&mut write, stopping()).await;
     }
-    match replied.await {
-        Ok(reply) => write_reply(&mut write, reply).await,
-        Err(_) => write_reply(&mut write, Err("the node is stopping".to_owned())).await,
-    }
+    write_reply(&mut write, replied.await.unwrap_or_else(|_| stopping())).await
 }
 
 async fn write_reply(
@@ -267,8 +307,10 @@ async fn write_reply(
     reply: AdminReply,
 ) -> io::Result<()> {
     let line = match reply {
-        Ok(result) => ReplyLine { ok: true, result: Some(result), error: None },
-        Err(error) => ReplyLine { ok: false, result: None, error: Some(error) },
+        Ok(result) => ReplyLine { ok: true, result: Some(result), error: None, kind: None },
+        Err(Refusal { error, kind }) => {
+            ReplyLine { ok: false, result: None, error: Some(error), kind: Some(kind) }
+        }
     };
     let line = serde_json::to_string(&line).expect("JSON values become JSON") + "\n";
     tokio::time::timeout(DEADLINE, write.write_all(line.as_bytes())).await??;

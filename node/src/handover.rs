@@ -5,7 +5,7 @@ use paxos::{HandoverRefusal, NodeId, Note, Now};
 use serde_json::json;
 use tokio::sync::oneshot;
 
-use crate::admin::AdminReply;
+use crate::admin::{AdminReply, Refusal};
 use crate::node::Node;
 use crate::shell::Core;
 
@@ -117,9 +117,9 @@ impl Core {
         let wish = to.map(NodeId);
         let begun_us = now.mono_us;
         if self.handovers.asked.is_some() {
-            let _ = reply.send(Err("another handover was asked for already: see who leads, and \
-                                    ask again"
-                .to_owned()));
+            let _ = reply.send(Err(Refusal::for_now(
+                "another handover was asked for already: see who leads, and ask again",
+            )));
             return;
         }
         match self.node.hand_over(now, wish) {
@@ -133,7 +133,7 @@ impl Core {
             }
             Err(refusal) => {
                 // An asker that has gone away does not need the answer.
-                let _ = reply.send(Err(self.refusal_text(refusal)));
+                let _ = reply.send(Err(self.refusal(refusal)));
             }
         }
     }
@@ -149,8 +149,8 @@ impl Core {
                 }
                 AfterChange::Led(leader) => self.answer_transfer_led(now, leader),
                 AfterChange::Refused(refusal) => {
-                    let text = self.refusal_text(refusal);
-                    self.answer_transfer(Err(text));
+                    let refusal = self.refusal(refusal);
+                    self.answer_transfer(Err(refusal));
                 }
             }
         }
@@ -168,6 +168,10 @@ impl Core {
     fn name_of(&self, node: NodeId) -> String {
         let member = self.node.configuration().members.get(&node);
         member.map_or_else(|| node.to_string(), |member| format!("{} ({node})", member.name))
+    }
+
+    fn refusal(&self, refusal: HandoverRefusal) -> Refusal {
+        Refusal::new(self.refusal_text(refusal), refusal.passes())
     }
 
     fn refusal_text(&self, refusal: HandoverRefusal) -> String {
@@ -215,9 +219,9 @@ impl Core {
             Note::HandoverGivenUp { .. } => {
                 let took_ms = now.mono_us.saturating_sub(begun_us) / 1_000;
                 let name = self.name_of(to);
-                self.answer_transfer(Err(format!(
+                self.answer_transfer(Err(Refusal::for_now(format!(
                     "{name} did not take over within {took_ms} ms: this node goes on"
-                )));
+                ))));
             }
             _ => {}
         }
@@ -234,7 +238,7 @@ impl Core {
                      `member list`, and ask again"
                 }
             };
-            self.answer_transfer(Err(text.to_owned()));
+            self.answer_transfer(Err(Refusal::for_now(text)));
         }
     }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, anyhow};
 use clap::{Parser, Subcommand};
 use config::NodeConfig;
+use node::admin::{AdminError, RefusalKind};
 
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
@@ -32,7 +33,7 @@ enum Verb {
     Format,
     /// Print the public half of the identity as JSON; ends with 4 where there is none.
     Identity,
-    /// Ask the running node over its admin socket.
+    /// Ask the running node over its admin socket; ends with 3 where it refuses for good.
     #[command(after_help = admin_help())]
     Admin {
         /// One of those below.
@@ -50,10 +51,15 @@ fn admin_help() -> String {
     format!("Verbs:\n{}\n\nMembers:\n{}", verbs.join("\n"), members.join("\n"))
 }
 
+/// `admin` where the node has refused for good; after any other failure it may be asked again.
+const EXIT_REFUSED: u8 = 3;
 /// `identity` where the data directory was never formatted.
 const EXIT_UNFORMATTED: u8 = 4;
 /// The data on disk is damaged: starting again would not help, so no supervisor should try.
 const EXIT_DATA: u8 = 74;
+
+/// For the answer of a running node.
+const ANSWERED_WITHIN: Duration = Duration::from_secs(10);
 
 fn main() -> ExitCode {
     match run(Cli::parse()) {
@@ -90,9 +96,13 @@ fn run(cli: Cli) -> Result<ExitCode> {
         }
         Some(Verb::Identity) => identity(&config),
         Some(Verb::Admin { verb, args }) => {
-            let answer =
-                node::admin::call(&config.data_dir, &verb, &args, Duration::from_secs(10))?;
-            say(&serde_json::to_string_pretty(&answer)?);
+            let answer = node::admin::call(&config.data_dir, &verb, &args, ANSWERED_WITHIN);
+            if let Err(error @ AdminError::Refused { kind: Some(RefusalKind::Final), .. }) = answer
+            {
+                complain(&anyhow!(error));
+                return Ok(ExitCode::from(EXIT_REFUSED));
+            }
+            say(&serde_json::to_string_pretty(&answer?)?);
             Ok(ExitCode::SUCCESS)
         }
         Some(Verb::Get { page }) => {

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::oneshot;
 
-use crate::admin::AdminReply;
+use crate::admin::{AdminReply, Refusal};
 use crate::boot;
 use crate::clock;
 use crate::identity::hex;
@@ -255,10 +255,13 @@ impl Core {
                 Verdict::Chosen { number, slot } => {
                     Ok(json!({ "configuration": number, "slot": slot.0.to_string() }))
                 }
-                Verdict::Lost => Err("not done: the leader changed before it was chosen; look at \
-                                      `member list` and ask again"
-                    .to_owned()),
-                Verdict::Unknown => Err("its fate is not known here: look at `member list`".into()),
+                Verdict::Lost => Err(Refusal::for_now(
+                    "not done: the leader changed before it was chosen; look at `member list` and \
+                     ask again",
+                )),
+                Verdict::Unknown => {
+                    Err(Refusal::for_now("its fate is not known here: look at `member list`"))
+                }
             };
             // An asker that has gone away does not need the answer.
             let _ = reply.send(answer);
@@ -300,7 +303,7 @@ impl Core {
                 return;
             }
             Err(error) => {
-                let _ = reply.send(Err(error));
+                let _ = reply.send(Err(Refusal::for_good(error)));
                 return;
             }
         };
@@ -309,7 +312,7 @@ impl Core {
                 self.membership.waiting.insert(id, reply);
             }
             Err(refusal) => {
-                let _ = reply.send(Err(refusal.to_string()));
+                let _ = reply.send(Err(Refusal::new(refusal.to_string(), refusal.passes())));
             }
         }
     }

@@ -7,7 +7,7 @@ use monitoring::status::{self, NodeStatus, StateHash};
 use paxos::{Now, Role};
 use std::sync::atomic::Ordering::Relaxed;
 
-use crate::admin::{AdminCommand, AdminRequest};
+use crate::admin::{AdminCommand, AdminRequest, Refusal};
 use crate::clients::SessionId;
 use crate::clock;
 use crate::command::{ConnectionState, Member, ServerView, User};
@@ -323,7 +323,8 @@ impl Core {
                 "wire": crate::wire::WIRE_VERSION,
             })),
             AdminCommand::LogLevel { filter } => {
-                (self.set_filter)(&filter).map(|()| serde_json::json!({ "filter": filter }))
+                let set = (self.set_filter)(&filter).map_err(Refusal::for_good);
+                set.map(|()| serde_json::json!({ "filter": filter }))
             }
             AdminCommand::Member(_) => unreachable!("answered above"),
             AdminCommand::Stop => {

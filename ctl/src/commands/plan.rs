@@ -19,7 +19,7 @@ use crate::ui::{self, Style};
 /// Show what `up` would change, without changing anything.
 #[derive(Debug, clap::Args)]
 pub struct Args {
-    /// Exit with 10 when there is something to do.
+    /// Exit with 10 when there is something to do, also where only a `member` command would do it.
     #[arg(long)]
     detailed_exitcode: bool,
     /// Save the plan; `up --plan FILE` carries out exactly this one, or nothing.
@@ -58,7 +58,7 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, Error> {
     } else {
         context.ui.data(render(context, &plan));
     }
-    if args.detailed_exitcode && !plan.is_empty() {
+    if args.detailed_exitcode && plan.differs() {
         return Ok(ExitCode::from(HAS_CHANGES));
     }
     Ok(ui::OK)

@@ -1,16 +1,19 @@
-//! `paxosctl show`: what runs where, read from the hosts now.
+//! `paxosctl show`: what runs where, read from the hosts now, and what each is to the cluster by the
+//! log, where any node answers.
 
 use std::process::ExitCode;
 
 use deploy::facts::{Data, Facts};
+use deploy::plan;
 use hosts::Host;
+use monitoring::status::{Configuration, MemberRole};
 
 use crate::cli::{Context, Format};
 use crate::desk;
 use crate::error::Error;
 use crate::ui::{self, Cell, Style};
 
-/// Show what is on the hosts: releases, processes, data.
+/// Show what is on the hosts: releases, processes, membership, data.
 #[derive(Debug, clap::Args)]
 pub struct Args {}
 
@@ -20,6 +23,7 @@ pub async fn run(_args: Args, context: &Context) -> Result<ExitCode, Error> {
     let (fleet, mut errors) = desk::dial(context, &inventory, &hosts).await;
     let (facts, unread) = deploy::facts::survey(&fleet).await;
     errors.extend(unread);
+    let live = plan::membership(&facts);
     let why = |host: &Host| {
         errors
             .iter()
@@ -34,6 +38,8 @@ pub async fn run(_args: Args, context: &Context) -> Result<ExitCode, Error> {
                     "name": host.name,
                     "id": host.id,
                     "address": host.address,
+                    "membership": live.map(|live| membership(host.id, live)),
+                    "live_id": facts.get(&host.id).and_then(live_id),
                     "facts": facts.get(&host.id),
                     "error": why(host),
                 })
@@ -46,12 +52,12 @@ pub async fn run(_args: Args, context: &Context) -> Result<ExitCode, Error> {
         }));
     } else {
         let wide = context.global.output == Format::Wide;
-        let mut head = vec!["NODE", "HOST", "PROCESS", "UP", "RELEASE", "CLIENT", "DATA"];
+        let mut head = vec!["NODE", "HOST", "PROCESS", "UP", "RELEASE", "MEMBER", "CLIENT", "DATA"];
         if wide {
             head.extend(["PEER", "HTTP", "DEPLOY DIR", "DATA DIR", "ARCH", "FREE"]);
         }
         let rows: Vec<Vec<Cell>> =
-            hosts.iter().map(|host| row(host, facts.get(&host.id), wide)).collect();
+            hosts.iter().map(|host| row(host, facts.get(&host.id), live, wide)).collect();
         context.ui.data(context.ui.table(&head, &rows));
     }
     match deploy::Error::all(errors) {
@@ -60,7 +66,36 @@ pub async fn run(_args: Args, context: &Context) -> Result<ExitCode, Error> {
     }
 }
 
-fn row(host: &Host, facts: Option<&Facts>, wide: bool) -> Vec<Cell> {
+/// What this id is to the cluster.
+fn membership(id: u32, live: &Configuration) -> &'static str {
+    match live.members.iter().find(|member| member.id == id).map(|member| member.role) {
+        Some(MemberRole::Voter) => "voter",
+        Some(MemberRole::Learner) => "learner",
+        None if live.removed.contains(&id) => "removed",
+        None => "not a member",
+    }
+}
+
+/// The id of the node that answers there: after a host was given another one, its former node may
+/// still run.
+fn live_id(facts: &Facts) -> Option<u32> {
+    facts.status.as_ref().map(|status| status.id)
+}
+
+fn member(host: &Host, facts: &Facts, live: Option<&Configuration>) -> Cell {
+    let Some(live) = live else { return "?".into() };
+    let own = membership(host.id, live);
+    match live_id(facts).filter(|id| *id != host.id) {
+        Some(id) => {
+            let text = format!("{own}; id {id} runs there, {}", membership(id, live));
+            Cell::new(text, Style::Bad)
+        }
+        None if matches!(own, "voter" | "learner") => own.into(),
+        None => Cell::new(own, Style::Warn),
+    }
+}
+
+fn row(host: &Host, facts: Option<&Facts>, live: Option<&Configuration>, wide: bool) -> Vec<Cell> {
     let mut cells: Vec<Cell> = vec![host.name.clone().into(), host.address.clone().into()];
     let Some(facts) = facts else {
         cells.push(Cell::new("unreachable", Style::Bad));
@@ -82,6 +117,7 @@ fn row(host: &Host, facts: Option<&Facts>, wide: bool) -> Vec<Cell> {
             cells.push(facts.current.clone().unwrap_or_else(|| "-".to_owned()).into());
         }
     }
+    cells.push(member(host, facts, live));
     cells.push(host.client_endpoint().into());
     cells.push(data(&facts.data));
     if wide {

@@ -198,6 +198,34 @@ pub enum ChangeRefusal {
     },
 }
 
+impl ChangeRefusal {
+    /// May the same change be taken later, though nobody has changed anything meanwhile but time?
+    pub fn passes(&self) -> bool {
+        match self {
+            ChangeRefusal::NotLeading { .. }
+            | ChangeRefusal::UnderWay
+            | ChangeRefusal::HandingOver { .. }
+            | ChangeRefusal::Unreachable(_)
+            | ChangeRefusal::NotCaughtUp { .. }
+            | ChangeRefusal::CannotDo { newest: None, .. }
+            | ChangeRefusal::CouldNotAnswer { .. } => true,
+            ChangeRefusal::NotAMember(_)
+            | ChangeRefusal::AlreadyAMember(_)
+            | ChangeRefusal::AlreadyAVoter(_)
+            | ChangeRefusal::NotAVoter(_)
+            | ChangeRefusal::IdUsedBefore(_)
+            | ChangeRefusal::Taken { .. }
+            | ChangeRefusal::NoVoterLeft
+            | ChangeRefusal::TooManyVoters { .. }
+            | ChangeRefusal::NothingToChange
+            | ChangeRefusal::StoreVersionLowered { .. }
+            | ChangeRefusal::CannotDo { newest: Some(_), .. }
+            | ChangeRefusal::LeaseOutOfBounds { .. }
+            | ChangeRefusal::DriftOutOfBounds { .. } => false,
+        }
+    }
+}
+
 impl fmt::Display for ChangeRefusal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {

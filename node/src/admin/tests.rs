@@ -11,7 +11,10 @@ async fn echo(mut requests: mpsc::Receiver<AdminRequest>) {
     while let Some(AdminRequest { command, reply }) = requests.recv().await {
         let answer = match command {
             AdminCommand::Stop => return,
-            AdminCommand::LogLevel { filter } if filter == "bad" => Err("no filter".to_owned()),
+            AdminCommand::LogLevel { filter } if filter == "bad" => {
+                Err(Refusal::for_good("no filter"))
+            }
+            AdminCommand::Transfer { .. } => Err(Refusal::for_now("not yet")),
             command => Ok(json!(format!("{command:?}"))),
         };
         reply.send(answer).expect("somebody waits for the answer");
@@ -78,6 +81,27 @@ fn bad_requests_are_told_what_is_wrong() {
         assert!(line.is_empty() || line.contains("too long"), "{line:?}");
         assert_eq!(ask(dir, "version", &[]).expect("still there"), json!("Version"));
     });
+}
+
+/// Whoever asks can tell what is refused for good from what may be asked again.
+#[test]
+fn a_refusal_says_whether_it_passes() {
+    let dir = tempfile::tempdir().expect("temporary directory");
+    with_server(dir.path(), |dir| {
+        for (verb, args, expected) in [
+            ("log-level", &["bad"][..], RefusalKind::Final),
+            ("reboot", &[], RefusalKind::Final),
+            ("transfer", &[], RefusalKind::Retry),
+            ("stop", &[], RefusalKind::Retry),
+        ] {
+            match ask(dir, verb, args) {
+                Err(AdminError::Refused { kind, .. }) => assert_eq!(kind, Some(expected), "{verb}"),
+                other => panic!("{verb}: {other:?}"),
+            }
+        }
+    });
+    let line = r#"{"ok":false,"error":"of an older node"}"#;
+    assert_eq!(serde_json::from_str::<ReplyLine>(line).expect("a reply").kind, None);
 }
 
 /// Connections that say nothing take places, not the node.

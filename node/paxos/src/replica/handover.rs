@@ -42,6 +42,13 @@ pub enum HandoverRefusal {
     NobodyCould,
 }
 
+impl HandoverRefusal {
+    /// May it be possible later, though nobody has changed anything meanwhile but time?
+    pub fn passes(self) -> bool {
+        !matches!(self, HandoverRefusal::LeadsAlready | HandoverRefusal::NotAVoter { .. })
+    }
+}
+
 /// A ballot that was let go of, until somebody else leads.
 #[derive(Clone, Copy, Debug, Hash)]
 pub(crate) struct Released {
