@@ -255,6 +255,20 @@ async fn a_removed_node_that_nobody_lets_in_is_told_by_hand() {
         // Long enough for the sleeper's own silence to end, several times.
         tokio::time::sleep(Duration::from_secs(1)).await;
         nobody_heard(&mut cluster, sleeper).await;
+        // It says so itself, and what to do.
+        let advice = format!("`paxosctl member remove n{sleeper}` ends it");
+        let mut alone = None;
+        until("saying that nobody lets it in", async || {
+            alone = status_of(&cluster, sleeper).await.alone;
+            alone.is_some()
+        })
+        .await;
+        let alone = alone.expect("just seen");
+        for words in ["refuses this node", "`paxosctl up` introduces it", &advice] {
+            assert!(alone.contains(words), "no `{words}` in: {alone}");
+        }
+        assert!(last_lines(&cluster.node(sleeper).log_path(), 200).contains(&advice));
+        assert_eq!(status_of(&cluster, leader).await.alone, None);
         let exported = member(&cluster, leader, &["export"]).unwrap().to_string();
         let told = member(&cluster, sleeper, &["import", &exported]).unwrap();
         assert_eq!(told["removed_by"], 1, "{told}");

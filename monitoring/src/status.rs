@@ -64,6 +64,9 @@ pub struct NodeStatus {
     pub can_accept: bool,
     /// Why not, in words.
     pub can_accept_reason: Option<String>,
+    /// No other member can be reached and lets this node in: why, and what to do.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub alone: Option<String>,
     #[serde(with = "string")]
     pub journal_bytes: u64,
     #[serde(with = "string")]

@@ -25,6 +25,7 @@ pub mod view;
 // The others: peers, deployers, pages.
 pub mod access;
 pub mod admin;
+pub mod company;
 pub mod get;
 pub mod handover;
 pub mod http;

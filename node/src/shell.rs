@@ -19,6 +19,7 @@ use crate::admin::AdminRequest;
 use crate::clients::{Evicted, OUT_BYTES_MAX, SessionId};
 use crate::clock;
 use crate::command::User;
+use crate::company::Company;
 use crate::handover::Handovers;
 use crate::identity::Identity;
 use crate::lag::ChosenHistory;
@@ -70,6 +71,7 @@ pub struct Core {
     /// What the replica remembered at a position that is not synced yet, to be told to peers.
     claim: (Position, Remembered),
     pub handovers: Handovers,
+    pub company: Company,
     chosen_counted: u64,
     applied_counted: u64,
     effects: Effects,
@@ -149,6 +151,7 @@ impl Core {
             applied_counted: chosen,
             claim: (Position(0), Remembered::default()),
             handovers: Handovers::default(),
+            company: Company::default(),
             effects: Effects::default(),
             next_publish_us: 0,
         };

@@ -160,6 +160,7 @@ fn split_address(address: &str) -> (String, u16) {
 impl Core {
     /// Everything that the pages show.
     pub fn status(&mut self, now: Now) -> NodeStatus {
+        let alone = self.look_for_company(now);
         let replica = &self.node.replica;
         let own = self.identity.id;
         let leading = replica.leading().is_some();
@@ -273,6 +274,7 @@ impl Core {
             peers,
             can_accept: can_accept_reason.is_none(),
             can_accept_reason,
+            alone,
             journal_bytes: sync.journal_bytes.load(Relaxed),
             disk_free_bytes,
             disk_total_bytes,
