@@ -29,6 +29,14 @@ fn wall_ms() -> u64 {
 /// longer than 60 s all but the last 60 s passes at once (PITFALLS 108). When the log is ahead of
 /// the quorum's clocks (a former leader's clock was wrong) it runs on at its own pace, so that TTLs
 /// keep their length (PITFALLS 107).
+///
+/// Wall clocks alone cannot tell a long gap from a log that followed a clock that was behind: with the
+/// quorum of the first leader, say, whose lower median is the smaller of two clocks. So a gap
+/// is taken for no longer than this process has measured, by its monotonic clock, since it applied the
+/// last stamp of a living leader; the rest is made up. That costs TTLs at most a quarter of their length, and
+/// `EXPIREAT` comes late for as long as it takes: four times as long as the log was behind. A process
+/// that has applied none since it started (all nodes were down) has measured nothing: then the wall
+/// clocks are believed, and that no quorum's were behind while another's were right remains assumed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LogClock {
     start_mono_us: u64,
@@ -41,11 +49,13 @@ const GAP_MS_MAX: u64 = 60_000;
 
 impl LogClock {
     /// `log_ms` is the log's time with all former leaders' entries applied, `quorum_ms` the lower
-    /// median of the phase 1 quorum's wall clocks.
-    pub fn start(mono_us: u64, log_ms: u64, quorum_ms: u64) -> LogClock {
+    /// median of the phase 1 quorum's wall clocks, `stamped_us` when a living leader's stamp was applied
+    /// here last.
+    pub fn start(mono_us: u64, log_ms: u64, quorum_ms: u64, stamped_us: Option<u64>) -> LogClock {
+        let measured_ms = stamped_us.map_or(u64::MAX, |us| mono_us.saturating_sub(us) / 1_000);
+        let long_ms = quorum_ms.saturating_sub(log_ms).min(measured_ms).saturating_sub(GAP_MS_MAX);
         // The first leader ever has no gap to make up.
-        let start_ms =
-            if log_ms == 0 { quorum_ms } else { log_ms.max(quorum_ms.saturating_sub(GAP_MS_MAX)) };
+        let start_ms = if log_ms == 0 { quorum_ms } else { log_ms + long_ms };
         LogClock { start_mono_us: mono_us, start_ms, gap_ms: quorum_ms.saturating_sub(start_ms) }
     }
 
@@ -63,7 +73,7 @@ mod tests {
 
     #[test]
     fn a_short_gap_is_made_up_slowly() {
-        let clock = LogClock::start(0, 100_000, 105_000);
+        let clock = LogClock::start(0, 100_000, 105_000, None);
         assert_eq!(clock.ms(0), 100_000, "no lock loses its time at the election");
         assert_eq!(clock.ms(8 * SECOND_US), 110_000, "25 % faster");
         assert_eq!(clock.ms(20 * SECOND_US), 125_000, "caught up");
@@ -72,21 +82,39 @@ mod tests {
 
     #[test]
     fn of_a_long_gap_only_the_last_minute_is_kept() {
-        let clock = LogClock::start(0, 100_000, 10_000_000);
+        let clock = LogClock::start(0, 100_000, 10_000_000, None);
         assert_eq!(clock.ms(0), 10_000_000 - 60_000);
+        // The same where it was measured.
+        let gap_us = 9_900 * SECOND_US;
+        let clock = LogClock::start(gap_us, 100_000, 10_000_000, Some(0));
+        assert_eq!(clock.ms(gap_us), 10_000_000 - 60_000);
+    }
+
+    #[test]
+    fn a_log_behind_the_clocks_passes_no_more_than_was_measured() {
+        let year_ms = 365 * 24 * 3_600_000;
+        let clock = LogClock::start(SECOND_US, 100_000, year_ms, Some(0));
+        assert_eq!(clock.ms(SECOND_US), 100_000, "a short gap");
+        assert_eq!(clock.ms(9 * SECOND_US), 110_000, "and makes it up, 25 % faster");
+        let clock = LogClock::start(90 * SECOND_US, 100_000, year_ms, Some(0));
+        assert_eq!(
+            clock.ms(90 * SECOND_US),
+            130_000,
+            "all but the last minute of what was measured"
+        );
     }
 
     #[test]
     fn a_log_ahead_of_the_clocks_never_goes_back_and_never_stands_still() {
         let year_ms = 365 * 24 * 3_600_000;
-        let clock = LogClock::start(0, year_ms, 1_000);
+        let clock = LogClock::start(0, year_ms, 1_000, None);
         assert_eq!(clock.ms(0), year_ms);
         assert_eq!(clock.ms(5 * SECOND_US), year_ms + 5_000, "TTLs keep their length");
     }
 
     #[test]
     fn the_first_leader_takes_the_quorums_time() {
-        assert_eq!(LogClock::start(0, 0, 1_700_000_000_000).ms(0), 1_700_000_000_000);
+        assert_eq!(LogClock::start(0, 0, 1_700_000_000_000, None).ms(0), 1_700_000_000_000);
     }
 
     /// Says that this process is to print the clock instead.

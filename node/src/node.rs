@@ -171,6 +171,8 @@ pub struct Node {
     /// The log's clock of this node's reign, once that is open.
     clock: Option<LogClock>,
     quorum_clock_ms: u64,
+    /// When a batch of a living leader was applied last: the log's time was right then.
+    stamped_us: Option<u64>,
     /// A time mark has been asked for: propose a batch even if it is empty.
     mark_wanted: bool,
     next_mark_us: u64,
@@ -246,6 +248,7 @@ impl Node {
             first_unapplied,
             clock: None,
             quorum_clock_ms: 0,
+            stamped_us: None,
             mark_wanted: false,
             next_mark_us: 0,
             deposed_us: 0,
@@ -417,7 +420,8 @@ impl Node {
         self.take_verdicts(now, &output.notes, output.lost, output.applicable);
         if self.clock.is_none() && self.replica.reign_is_open() {
             let log_ms = self.store.time_ms();
-            self.clock = Some(LogClock::start(now.mono_us, log_ms, self.quorum_clock_ms));
+            let (mono_us, quorum_ms) = (now.mono_us, self.quorum_clock_ms);
+            self.clock = Some(LogClock::start(mono_us, log_ms, quorum_ms, self.stamped_us));
         }
         for (id, slot) in output.reads {
             assert!(slot < self.first_unapplied, "a read of slot {slot} before it is applied");

@@ -180,8 +180,7 @@ fn a_pipeline_with_a_hole_is_repeated_whole() {
 }
 
 /// 107: a leader whose clock is a year off, and then one whose clock is right. Of any quorum the lower
-/// median counts, so one clock that is ahead does nothing; where more are, a gap cannot be told from a
-/// year without a leader.
+/// median counts, so one clock that is ahead does nothing.
 #[test]
 fn keys_keep_their_length_with_clocks_a_year_apart() {
     for clocks in [[YEAR_MS, 0, 0], [-YEAR_MS, 0, 0], [0, YEAR_MS, 0], [-YEAR_MS, YEAR_MS, 0]] {
@@ -208,6 +207,39 @@ fn keys_keep_their_length_with_clocks_a_year_apart() {
         }
         cluster.assert_equal();
     }
+}
+
+/// 107: the first leader's clock is a year behind, and of the two that answered it first the smaller
+/// one counts: the log begins a year ago. It dies, and the next two clocks are right: locks and sessions
+/// live on, as nobody has been without a leader for a year.
+#[test]
+fn a_first_leader_a_year_behind_leaves_locks_and_sessions_their_time() {
+    let first = Cluster::new(3).leader();
+    let mut clocks = [0; 3];
+    clocks[first] = -YEAR_MS;
+    let mut cluster = Cluster::with_clocks(&clocks);
+    let leader = cluster.leader();
+    assert_eq!(leader, first, "clocks elect nobody");
+    let client = cluster.client(leader);
+    let opened = cluster.ask(leader, client, "ONCE OPEN");
+    let once = format!("ONCE {} 1 INCR n", opened.trim_start_matches(':'));
+    let ask = format!("{once}; SET lock me PX 10000");
+    assert!(cluster.ask(leader, client, &ask).starts_with(":1 +OK"));
+    let log_ms = cluster.nodes[leader].store.time_ms() as i64;
+    assert!(log_ms < 1_700_000_000_000 - YEAR_MS / 2, "it runs by the clock that is behind");
+    cluster.wait(1_000);
+    cluster.cut_off(leader);
+    let next = cluster.leader();
+    let client = cluster.client(next);
+    let replies = cluster.ask(next, client, &format!("{once}; GET lock; PTTL lock"));
+    let left = replies.strip_prefix(":1 $me :").expect("they live");
+    let left_ms: u64 = left.parse().expect("a TTL");
+    assert!((8_000..=10_000).contains(&left_ms), "{left_ms} ms");
+    // And it ends: a quarter sooner at most.
+    cluster.wait(left_ms);
+    assert_eq!(cluster.ask(next, client, "GET lock"), "$-1");
+    cluster.heal();
+    cluster.assert_equal();
 }
 
 /// 108: a leaderless time does not end the locks of those who could not renew them.

@@ -171,8 +171,9 @@ impl Preparing {
         self.highest.last_key_value().map(|(slot, _)| *slot)
     }
 
-    /// Lower median of the wall clocks of those who answered in full: with a quorum of honest
-    /// clocks it lies within their range, however wrong the others are (PITFALLS 107).
+    /// Lower median of the wall clocks of those who answered in full. One that is ahead does nothing;
+    /// of a bare quorum of two the one that is behind counts, so whoever takes this for the time has
+    /// to bound what it makes of a difference (PITFALLS 107).
     pub(crate) fn wall_ms_median(&self) -> u64 {
         let mut clocks: Vec<u64> = self
             .answers

@@ -44,6 +44,11 @@ impl Node {
             self.verdicts.push((*id, Verdict::Chosen { number: configuration.number, slot }));
         }
         if let Value::Batch { id, payload } = value {
+            // What is adopted from a former reign says nothing about now.
+            let is_led = self.replica.leading().is_none() || self.clock.is_some();
+            if is_led && self.replica.happy_with(now).is_some() {
+                self.stamped_us = Some(now.mono_us);
+            }
             let in_flight = self.settled(id);
             if let Some(in_flight) = &in_flight {
                 let took_us = now.mono_us.saturating_sub(in_flight.proposed_us);
