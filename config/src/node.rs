@@ -205,6 +205,8 @@ pub struct Behaviour {
     /// A snapshot is taken when the journal has grown by this much since the last one.
     pub snapshot_every_bytes: u64,
     pub segment_bytes: u64,
+    /// Whether faults may be injected over the admin socket.
+    pub chaos: bool,
 }
 
 impl Default for Behaviour {
@@ -233,6 +235,7 @@ impl Default for Behaviour {
             store_bytes_max: 0,
             snapshot_every_bytes: 256 << 20,
             segment_bytes: 64 << 20,
+            chaos: false,
         }
     }
 }

@@ -67,6 +67,7 @@ pub(crate) const BEHAVIOUR: &[Key] = &[
     optional("store_bytes_max", Integer(0, 1 << 50)),
     optional("snapshot_every_bytes", Integer(1 << 20, 1 << 40)),
     optional("segment_bytes", Integer(64 << 10, 1 << 30)),
+    optional("chaos", Boolean),
 ];
 
 pub(crate) const NODE: &[Key] = &[

@@ -29,6 +29,7 @@ use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot};
 
+use crate::chaos::ChaosCommand;
 use crate::membership::MemberCommand;
 
 /// The socket's name in the data directory.
@@ -60,6 +61,8 @@ pub enum AdminCommand {
     Transfer {
         to: Option<u32>,
     },
+    /// A fault that is injected on purpose, or its end.
+    Chaos(ChaosCommand),
     /// Hand over, finish what waits, end.
     Stop,
 }
@@ -106,13 +109,14 @@ impl Refusal {
 }
 
 /// Every verb with its arguments, for help texts and completion.
-pub const VERBS: [(&str, &str); 7] = [
+pub const VERBS: [(&str, &str); 8] = [
     ("status", "what this node knows of itself and the cluster"),
     ("log-level FILTER", "another trace filter until the next start, e.g. info,node=debug"),
     ("members", "the newest configuration known here"),
     ("member …", "members and their changes; the verbs are listed below"),
     ("version", "release and formats"),
     ("transfer [ID]", "let another node lead: that one, or the best voter"),
+    ("chaos …", "a fault on purpose, for a while; where the configuration allows it, see below"),
     ("stop", "hand over, finish what waits, end"),
 ];
 
@@ -125,6 +129,7 @@ impl AdminCommand {
                 (AdminCommand::LogLevel { filter }, args.collect())
             }
             "member" => (AdminCommand::Member(MemberCommand::parse(&args)?), Vec::new()),
+            "chaos" => (AdminCommand::Chaos(ChaosCommand::parse(&args)?), Vec::new()),
             "transfer" => {
                 let mut args = args.into_iter();
                 let to = args.next().map(|id| {

@@ -4,6 +4,8 @@
 //! (PITFALLS 80). The wall clock is read for one purpose only: a new leader's *log time* starts
 //! from the lower median of the wall clocks of its phase 1 quorum (DESIGN §3, time).
 
+use std::sync::atomic::{AtomicI64, Ordering::Relaxed};
+
 use paxos::Now;
 use rustix::time::{ClockId, clock_gettime};
 
@@ -19,7 +21,16 @@ fn mono_us() -> u64 {
 
 fn wall_ms() -> u64 {
     let time = clock_gettime(ClockId::Realtime);
-    time.tv_sec as u64 * 1_000 + time.tv_nsec as u64 / 1_000_000
+    let ms = time.tv_sec as u64 * 1_000 + time.tv_nsec as u64 / 1_000_000;
+    ms.saturating_add_signed(WALL_OFF_MS.load(Relaxed))
+}
+
+/// How wrong this process's wall clock is on purpose.
+static WALL_OFF_MS: AtomicI64 = AtomicI64::new(0);
+
+/// For `chaos` only: no machine's clock is set for a test.
+pub(crate) fn set_wall_off_ms(off_ms: i64) {
+    WALL_OFF_MS.store(off_ms, Relaxed);
 }
 
 /// The log time of one reign: what a leader stamps its batches with, and what it measures TTLs by.

@@ -4,6 +4,7 @@
 // The core: what a node does, without sockets and files.
 pub mod agreement;
 pub mod batch;
+pub mod chaos;
 pub mod clients;
 pub mod clock;
 pub mod command;

@@ -38,17 +38,20 @@ enum Verb {
     Admin {
         /// One of those below.
         verb: String,
+        #[arg(allow_negative_numbers = true)]
         args: Vec<String>,
     },
     /// Print one of the node's read-only pages: /metrics, /status, /healthz, /readyz.
     Get { page: String },
 }
 
-/// Every verb of the admin socket, and what `member` takes.
+/// Every verb of the admin socket, and what `member` and `chaos` take.
 fn admin_help() -> String {
     let verbs = node::admin::VERBS.map(|(verb, what)| format!("  {verb:<18} {what}"));
     let members = node::membership::MemberCommand::USAGE.map(|usage| format!("  member {usage}"));
-    format!("Verbs:\n{}\n\nMembers:\n{}", verbs.join("\n"), members.join("\n"))
+    let chaos = node::chaos::ChaosCommand::USAGE.map(|usage| format!("  chaos {usage}"));
+    let (verbs, members, chaos) = (verbs.join("\n"), members.join("\n"), chaos.join("\n"));
+    format!("Verbs:\n{verbs}\n\nMembers:\n{members}\n\nChaos:\n{chaos}")
 }
 
 /// `admin` where the node has refused for good; after any other failure it may be asked again.

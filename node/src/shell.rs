@@ -16,6 +16,7 @@ use tokio::net::TcpStream;
 use tokio::sync::{Notify, mpsc};
 
 use crate::admin::AdminRequest;
+use crate::chaos::Chaos;
 use crate::clients::{Evicted, OUT_BYTES_MAX, SessionId};
 use crate::clock;
 use crate::command::User;
@@ -72,6 +73,7 @@ pub struct Core {
     claim: (Position, Remembered),
     pub handovers: Handovers,
     pub company: Company,
+    pub chaos: Chaos,
     chosen_counted: u64,
     applied_counted: u64,
     effects: Effects,
@@ -152,6 +154,7 @@ impl Core {
             claim: (Position(0), Remembered::default()),
             handovers: Handovers::default(),
             company: Company::default(),
+            chaos: Chaos::default(),
             effects: Effects::default(),
             next_publish_us: 0,
         };
@@ -225,6 +228,7 @@ impl Core {
 
     fn on_tick(&mut self) {
         let now = clock::now();
+        self.heal(now.mono_us);
         self.hand_over_after_change(now);
         self.give_up_handover(now);
         let state = &self.syncer.state;
@@ -388,7 +392,7 @@ impl Core {
         }
     }
 
-    fn publish(&mut self, now: Now) {
+    pub(crate) fn publish(&mut self, now: Now) {
         self.next_publish_us = now.mono_us + PUBLISH_US;
         self.tell_states();
         let connected = self.connections.len() as i64;

@@ -35,6 +35,8 @@ pub struct SyncState {
     full: AtomicBool,
     /// A group has found no space at all.
     blocked: AtomicBool,
+    /// Each sync takes so much longer, on purpose.
+    slower_ms: AtomicU64,
     failure: Mutex<Option<String>>,
     pub journal_bytes: AtomicU64,
     pub written_bytes: AtomicU64,
@@ -131,6 +133,11 @@ impl SyncState {
     /// Idle work has looked at the disk. True if that changed anything.
     pub fn set_full(&self, full: bool) -> bool {
         self.full.swap(full, Relaxed) != full
+    }
+
+    /// For `chaos` only.
+    pub(crate) fn slow_down(&self, by: Duration) {
+        self.slower_ms.store(by.as_millis() as u64, Relaxed);
     }
 
     /// The journal failed, and what the disk holds is not known: the node stops.
@@ -260,6 +267,7 @@ impl Worker {
         self.appender.append_waiting()?;
         if self.appender.needs_sync() {
             let started = Instant::now();
+            std::thread::sleep(Duration::from_millis(self.state.slower_ms.load(Relaxed)));
             while !self.appender.sync()? {
                 self.state.sync_found_no_space();
                 self.wake.notify_one();

@@ -286,7 +286,7 @@ impl Core {
                 .collect(),
             uptime_ms: self.published.uptime().as_millis() as u64,
             insecure: self.insecure(),
-            chaos: Vec::new(),
+            chaos: self.chaos.kinds(),
             time_ms: now.wall_ms,
             age_ms: 0,
         }
@@ -328,6 +328,7 @@ impl Core {
                 let set = (self.set_filter)(&filter).map_err(Refusal::for_good);
                 set.map(|()| serde_json::json!({ "filter": filter }))
             }
+            AdminCommand::Chaos(command) => self.inject(now, command),
             AdminCommand::Member(_) => unreachable!("answered above"),
             AdminCommand::Stop => {
                 self.leave(now);
