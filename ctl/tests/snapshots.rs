@@ -281,6 +281,31 @@ async fn a_node_in_the_middle_of_an_install_is_no_copy() {
     cluster.nobody_died().unwrap();
 }
 
+/// PITFALLS 71: the others do not keep their log for a node that is dead. It costs a bounded disk,
+/// and a snapshot when it is back.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_dead_peer_does_not_pin_the_log() {
+    const KEYS: usize = 100;
+    const WRITTEN_MIB: usize = 48;
+    let mut cluster = small_snapshots().await;
+    let leader = cluster.wait_until_caught_up(SOON).await.unwrap();
+    let dead = leader % 3 + 1;
+    cluster.node(dead).kill();
+    let mut client = Client::new(cluster.target(), 0);
+    overwrite(&mut client, KEYS, WRITTEN_MIB, b'd').await;
+    let living = cluster.nodes.iter().filter(|node| node.id != dead);
+    let journals: Vec<PathBuf> = living.map(|node| node.data_dir().join("journal")).collect();
+    let written = (WRITTEN_MIB * MIB) as u64;
+    until("journals that let go", async || {
+        journals.iter().all(|journal| bytes_below(journal) < written / 3)
+    })
+    .await;
+    cluster.node(dead).start().unwrap();
+    cluster.wait_until_caught_up(SOON).await.unwrap();
+    let status = cluster.node(dead).status().await.expect("it runs");
+    assert!(status.snapshot_slot > 0, "what it missed was nowhere but in a snapshot");
+}
+
 /// Two hours' worth of overwrites, as a cluster writes that fills a snapshot every few minutes: what
 /// a node holds in memory and on disk is the same after a few snapshots and after many.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
