@@ -18,7 +18,7 @@ BIN    := target/release
 CTL    := $(BIN)/paxosctl
 
 .PHONY: help compile clean run soak up gen down kill show ssh_up ssh_down ssh_show test bench sim \
-        lab_up lab_down monitor_up monitor_down check mutants model measures fuzz
+        lab_up lab_down monitor_up monitor_down check mutants model measures fuzz nemesis
 
 help: ## this list
 	@sed -n 's/^\([a-z_]*\):.*## \(.*\)/  \1|\2/p' $(MAKEFILE_LIST) | column -t -s '|' 2>/dev/null \
@@ -113,6 +113,9 @@ model: ## each model of the protocol to exhaustion or its bound; STATES=n states
 
 mutants: ## break the protocol's rules one by one and show what catches each
 	cargo test --locked -p paxos --features mutants --test mutants --test handover -- --nocapture
+
+nemesis: ## SECONDS of every fault at real nodes (root); BROKEN=AdoptNothing: at nodes that break this rule, to be found out
+	@.ci/nemesis '$(or $(SECONDS),75)' '$(BROKEN)'
 
 fuzz: ## SECONDS of fuzzing at TARGET=resp, wire, journal, snapshot, inventory, … (needs cargo-fuzz)
 	@.ci/fuzz '$(if $(filter command line,$(origin TARGET)),$(TARGET))' '$(or $(SECONDS),60)'

@@ -6,7 +6,17 @@
 //! `NEMESIS_SEED=7 NEMESIS_SECONDS=600 cargo test -p ctl --test nemesis -- --nocapture` repeats a
 //! schedule, or lasts longer. The seed decides what strikes whom, when; what the nodes make of it
 //! depends on the machine. `NEMESIS_DIR` names a folder that keeps the history of a failed run.
+//!
+//! `make nemesis BROKEN=AdoptNothing` lets nodes run that break this rule of the protocol, and is
+//! content when they are found out (`NEMESIS_NODE` names their program).
+//!
+//! What no process can be made to suffer here is left to the simulators: a power cut, after which
+//! the page cache is gone (all nodes killed at once, as here, leave it to the kernel), disks that
+//! tear and rot, and clocks that run at different rates. The wall clock is shifted from within, by
+//! `admin chaos`: a namespace has no wall clock of its own.
 
+#[path = "nemesis/chaos.rs"]
+mod chaos;
 #[path = "nemesis/clients.rs"]
 mod clients;
 #[path = "nemesis/faults.rs"]

@@ -133,6 +133,8 @@ fn identity(config: &NodeConfig) -> Result<ExitCode> {
 fn serve(config: NodeConfig, path: &Path) -> Result<ExitCode> {
     let (guard, set_filter) = node::trace::start(&config).map_err(|error| anyhow!(error))?;
     end_on_panic();
+    #[cfg(feature = "mutants")]
+    break_rule();
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
@@ -144,6 +146,16 @@ fn serve(config: NodeConfig, path: &Path) -> Result<ExitCode> {
     }
     drop(guard);
     result.map(|()| ExitCode::SUCCESS)
+}
+
+/// `PAXOS_BROKEN` names a rule of the protocol that this process breaks, to be found out.
+#[cfg(feature = "mutants")]
+fn break_rule() {
+    let name = std::env::var("PAXOS_BROKEN").unwrap_or_default();
+    let broken = paxos::Mutant::ALL.into_iter().find(|mutant| format!("{mutant:?}") == name);
+    if !name.is_empty() {
+        paxos::break_rule(Some(broken.unwrap_or_else(|| panic!("{name} is no rule"))));
+    }
 }
 
 /// A panic in any thread ends the process: a node with a dead part is worse than none (PITFALLS 87).

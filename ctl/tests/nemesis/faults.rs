@@ -31,6 +31,9 @@ pub(crate) enum Fault {
     Loss,
     FullLeader,
     FullAll,
+    SlowLeader,
+    SlowFollower,
+    Clock,
     Transfer,
     Grow,
     Shrink,
@@ -39,7 +42,7 @@ pub(crate) enum Fault {
 }
 
 impl Fault {
-    pub(crate) const ALL: [Fault; 21] = [
+    pub(crate) const ALL: [Fault; 24] = [
         Fault::KillLeader,
         Fault::KillFollower,
         Fault::KillAll,
@@ -56,6 +59,9 @@ impl Fault {
         Fault::Loss,
         Fault::FullLeader,
         Fault::FullAll,
+        Fault::SlowLeader,
+        Fault::SlowFollower,
+        Fault::Clock,
         Fault::Transfer,
         Fault::Grow,
         Fault::Shrink,
@@ -73,6 +79,8 @@ impl Fault {
             Fault::Loss => &[Fault::KillLeader, Fault::PauseLeader],
             Fault::KillFollower => &[Fault::PauseLeader, Fault::Transfer, Fault::Grow],
             Fault::PauseFollower => &[Fault::KillLeader, Fault::Transfer, Fault::Replace],
+            // A wrong clock matters when somebody begins to lead.
+            Fault::Clock => &[Fault::KillLeader, Fault::PauseLeader, Fault::Transfer],
             _ => &[],
         }
     }
@@ -108,6 +116,8 @@ enum Active {
         nodes: Vec<u32>,
         all: bool,
     },
+    /// From within: see [`crate::chaos`].
+    Chaos(u32),
     /// A change that is done.
     Over,
 }
@@ -182,6 +192,12 @@ impl Fleet {
             }
             Fault::FullLeader => self.fill(vec![leader], false),
             Fault::FullAll => self.fill(self.running.iter().copied().collect(), true),
+            Fault::SlowLeader => (Active::Chaos(leader), self.slow_leader(leader)),
+            Fault::SlowFollower => (Active::Chaos(others[0]), self.slow_follower(others[0])),
+            Fault::Clock => {
+                let node = all[self.rng.random_range(0..all.len())];
+                (Active::Chaos(node), vec![self.shift_clock(node)])
+            }
             _ => (Active::Cut(self.cut(&topology(fault, &all))), Vec::new()),
         }
     }
@@ -204,6 +220,7 @@ impl Fleet {
                 vec![Evidence::of(acted, format!("n{node} stood still until it was let go on"))]
             }
             Active::Full { nodes, all } => self.make_room(&nodes, all),
+            Active::Chaos(node) => vec![self.heal(node)],
         }
     }
 

@@ -85,7 +85,8 @@ impl Fleet {
         let all = BTreeMap::new();
         let (placed, running, paused) = Default::default();
         let mut fleet = Fleet { site, runtime, rng, uuid, all, placed, running, paused };
-        let program = Path::new(env!("CARGO_BIN_EXE_paxosctl")).with_file_name("paxos-node");
+        let own = || Path::new(env!("CARGO_BIN_EXE_paxosctl")).with_file_name("paxos-node");
+        let program = std::env::var_os("NEMESIS_NODE").map_or_else(own, PathBuf::from);
         for host in fleet.site.lab.host_names() {
             let place = fleet.opt(&host).join("paxos-node");
             if std::fs::hard_link(&program, &place).is_err() {
@@ -140,6 +141,7 @@ impl Fleet {
             segment_bytes: 256 << 10,
             snapshot_every_bytes: 1 << 20,
             follower_reads: FollowerReads::Linearizable,
+            chaos: true,
             ..Behaviour::default()
         };
         let config = NodeConfig {
@@ -185,8 +187,11 @@ impl Fleet {
     pub(crate) fn start(&mut self, id: u32) {
         let node = &self.all[&id];
         let folder = node.folder();
+        // Read only by a program in which rules can be broken.
+        let broken = std::env::var("PAXOS_BROKEN").unwrap_or_default();
         let script = format!(
-            "setsid /opt/paxos-node --config {folder}/node.toml </dev/null >>{folder}/out 2>&1 &"
+            "PAXOS_BROKEN={broken} setsid /opt/paxos-node --config {folder}/node.toml \
+             </dev/null >>{folder}/out 2>&1 &"
         );
         self.shell(&node.host, &script);
         self.running.insert(id);
