@@ -328,7 +328,7 @@ impl Core {
                 let set = (self.set_filter)(&filter).map_err(Refusal::for_good);
                 set.map(|()| serde_json::json!({ "filter": filter }))
             }
-            AdminCommand::Chaos(command) => self.inject(now, command),
+            AdminCommand::Chaos(command) => self.inject(now, command).map_err(Refusal::for_good),
             AdminCommand::Member(_) => unreachable!("answered above"),
             AdminCommand::Stop => {
                 self.leave(now);
