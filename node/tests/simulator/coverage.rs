@@ -35,8 +35,6 @@ rare! {
     SnapshotWritten: "a snapshot was written",
     SnapshotFailed: "a snapshot could not be written or received",
     SnapshotInstalled: "a snapshot was installed from a peer",
-    RottenNotSent: "a rotten snapshot was found before it was sent",
-    StreamResumed: "a stream of a snapshot went on where it was",
     WritersSlowed: "writers were slowed for a peer that is brought up to date",
     InstallInterrupted: "a process ended in the middle of an install",
     StartedFromSnapshot: "a restart began from a snapshot",

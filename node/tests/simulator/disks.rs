@@ -145,7 +145,7 @@ impl Simulation {
             }
             Done::Checked { result: Ok(_), .. } | Done::Received { .. } => return,
             Done::Checked { below, result: Err(error) } => {
-                (Rare::RottenNotSent, format!("{below} is bad: {error}"))
+                (Rare::SnapshotFailed, format!("{below} is bad: {error}"))
             }
         };
         self.coverage.count(rare);

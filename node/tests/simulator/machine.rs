@@ -87,7 +87,6 @@ pub struct Process {
     was_happy_with: Option<NodeId>,
     snapshots: Snapshots,
     pub links: Links,
-    streams_resumed: u64,
     outbox: Outbox,
     effects: Effects,
     synced: Position,
@@ -130,7 +129,6 @@ pub struct Turned {
     pub is_gone: bool,
     /// It was told to stop, and may.
     pub has_left: bool,
-    pub streams_resumed: u64,
     /// Writers are slowed for somebody.
     pub slows: bool,
     pub reads_leased: u64,
@@ -270,7 +268,6 @@ impl Machine {
             jobs,
             snapshots: core,
             links,
-            streams_resumed: 0,
             outbox: Outbox::default(),
             effects: Effects::default(),
             synced: Position(0),
@@ -485,8 +482,6 @@ impl Process {
         let counts = std::mem::take(&mut self.node.counts);
         turned.batches_lost = counts.batches_lost;
         turned.batches_unknown = counts.batches_unknown;
-        let resumed = self.snapshots.stream_counts().resumed;
-        turned.streams_resumed = resumed - std::mem::replace(&mut self.streams_resumed, resumed);
         turned.slows = self.snapshots.slowed_for().next().is_some();
         turned.reads_leased = counts.reads_leased;
         turned.reads_by_round = counts.reads_served;

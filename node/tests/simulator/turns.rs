@@ -59,7 +59,6 @@ impl Simulation {
     }
 
     fn carry_out(&mut self, node: NodeId, nonce: u64, turned: Turned) {
-        self.coverage.add(Rare::StreamResumed, turned.streams_resumed);
         self.coverage.add(Rare::WritersSlowed, u64::from(turned.slows));
         self.coverage.add(Rare::BatchLost, turned.batches_lost);
         self.coverage.add(Rare::BatchUnknown, turned.batches_unknown);
