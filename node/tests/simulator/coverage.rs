@@ -76,6 +76,7 @@ rare! {
     HandoverRefused: "a handover was refused",
     Leased: "a leader got a lease",
     LeasedRead: "a read was served under a lease",
+    LeaseRefused: "a read found a leader that held no lease",
     RoundRead: "a read was served behind a quorum round, or in a batch",
     FollowerRead: "a follower served a read as new as the leader's",
     StaleRead: "a follower served a read from what it had",

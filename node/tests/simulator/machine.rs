@@ -99,6 +99,8 @@ pub struct Process {
     pub last_write_us: u64,
     sessions: BTreeMap<SessionId, Connection>,
     clients: BTreeMap<Connection, Client>,
+    /// Reads that found a leader whose lease was over, or not there yet.
+    reads_without_lease: u64,
 }
 
 struct Client {
@@ -133,6 +135,7 @@ pub struct Turned {
     pub slows: bool,
     pub reads_leased: u64,
     pub reads_by_round: u64,
+    pub reads_without_lease: u64,
     pub reads_followed: u64,
     pub reads_stale: u64,
     pub replies: Vec<(Connection, Bytes)>,
@@ -277,6 +280,7 @@ impl Machine {
             last_write_us: time_us,
             sessions: BTreeMap::new(),
             clients: BTreeMap::new(),
+            reads_without_lease: 0,
         });
         Ok((found, snapshot_below))
     }
@@ -374,6 +378,10 @@ impl Process {
             let parsed = client.parser.parse(&unread[consumed..], &limits);
             let Some(request) = parsed.expect("our clients speak RESP") else { break };
             consumed += request.consumed;
+            let is_read = request.arguments.first().is_some_and(|name| *name == b"GET");
+            let ballot = node.replica.reads_under().filter(|_| is_read);
+            self.reads_without_lease +=
+                u64::from(ballot.is_some_and(|ballot| !node.replica.holds_lease(now, ballot)));
             let Some(spec) = node.command(now, client.session, &request.arguments) else {
                 continue;
             };
@@ -485,6 +493,7 @@ impl Process {
         turned.slows = self.snapshots.slowed_for().next().is_some();
         turned.reads_leased = counts.reads_leased;
         turned.reads_by_round = counts.reads_served;
+        turned.reads_without_lease = std::mem::take(&mut self.reads_without_lease);
         turned.reads_followed = counts.reads_followed;
         turned.reads_stale = counts.reads_stale;
         self.node.clients.take_finished();

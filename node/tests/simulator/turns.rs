@@ -64,6 +64,7 @@ impl Simulation {
         self.coverage.add(Rare::BatchUnknown, turned.batches_unknown);
         self.coverage.add(Rare::LeasedRead, turned.reads_leased);
         self.coverage.add(Rare::RoundRead, turned.reads_by_round);
+        self.coverage.add(Rare::LeaseRefused, turned.reads_without_lease);
         self.coverage.add(Rare::FollowerRead, turned.reads_followed);
         self.coverage.add(Rare::StaleRead, turned.reads_stale);
         for note in &turned.notes {
