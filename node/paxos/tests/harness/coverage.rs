@@ -43,6 +43,7 @@ rare! {
     RecordsSurvived: "unsynced records survived a crash",
     SegmentRecycled: "a journal segment was recycled",
     SnapshotInstalled: "a snapshot was installed",
+    InstallInterrupted: "a process ended in the middle of an install",
     SnapshotIgnored: "a late snapshot changed nothing",
     OldSnapshotUsed: "a restart fell back to the older snapshot",
     TornLog: "a log trimmed above its store healed",

@@ -22,7 +22,7 @@ pub use plan::TRAITS;
 use super::chance::Chance;
 use super::clock::{Clock, TRUE_SPEED_PPM};
 use super::cluster::{Cluster, Look};
-use super::coverage::Coverage;
+use super::coverage::{Coverage, Rare};
 use super::disk::Snapshot;
 use super::foul::Foul;
 use super::seeds::{Less, Life, Strike};
@@ -299,8 +299,9 @@ impl Simulation {
                 }
             }
             Event::Install { to, incarnation, snapshot } => {
-                if self.incarnation(to) == Some(incarnation) {
-                    self.cluster.install(to, snapshot);
+                match self.incarnation(to) == Some(incarnation) {
+                    true => self.cluster.install(to, snapshot),
+                    false => self.cluster.coverage.count(Rare::InstallInterrupted),
                 }
             }
             Event::Propose => self.propose(),
