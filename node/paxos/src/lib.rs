@@ -89,7 +89,7 @@ pub use ballot::{Ballot, NodeId, Slot};
 pub use configuration::{Change, ChangeRefusal, Configuration, LeaseTerms, Member, Role, Rules};
 pub use message::{Accepted, BatchId, Envelope, Heartbeat, Message, PromisedEntry, Value};
 #[cfg(feature = "mutants")]
-pub use mutants::{Mutant, break_rule};
+pub use mutants::{Mutant, break_rules};
 pub use output::{Deposed, Note, Output, Position, ReadId, Record};
 pub use quorum::Tally;
 pub use replica::{HandoverRefusal, PeerView, Recovered, Refusal, Replica};

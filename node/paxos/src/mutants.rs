@@ -1,11 +1,11 @@
-//! Rules that a test may break, one at a time, to prove that breaking them is noticed.
+//! Rules that a test may break, one or two at a time, to prove that breaking them is noticed.
 //!
 //! `mutant!(Name)` stands at the line of the rule. Without the feature `mutants`, and so in every
 //! build that runs, it is the constant `false`: the compiler removes it, and none of the names
 //! below exists.
 
 #[cfg(feature = "mutants")]
-pub use broken::{Mutant, break_rule};
+pub use broken::{Mutant, break_rules};
 
 #[cfg(feature = "mutants")]
 macro_rules! mutant {
@@ -49,6 +49,7 @@ mod broken {
         ChosenOutOfOrder,
         HintAcrossBallots,
         HintBeforeTally,
+        HintOfAllKnown,
         OutvotedLeaderGoesOn,
         LeaderOutlivesItsPromise,
         BatchInTwoSlots,
@@ -118,6 +119,7 @@ mod broken {
             Mutant::ChosenOutOfOrder,
             Mutant::HintAcrossBallots,
             Mutant::HintBeforeTally,
+            Mutant::HintOfAllKnown,
             Mutant::OutvotedLeaderGoesOn,
             Mutant::LeaderOutlivesItsPromise,
             Mutant::BatchInTwoSlots,
@@ -169,15 +171,17 @@ mod broken {
     }
 
     thread_local! {
-        static BROKEN: Cell<Option<Mutant>> = const { Cell::new(None) };
+        static BROKEN: Cell<u128> = const { Cell::new(0) };
     }
 
-    /// Breaks this rule for every replica of the calling thread, and mends the one before.
-    pub fn break_rule(mutant: Option<Mutant>) {
-        BROKEN.set(mutant);
+    /// Breaks these rules for every replica of the calling thread, and mends all others.
+    pub fn break_rules(mutants: &[Mutant]) {
+        BROKEN.set(mutants.iter().fold(0, |broken, mutant| broken | 1 << *mutant as u128));
     }
 
     pub(crate) fn is_broken(mutant: Mutant) -> bool {
-        BROKEN.get() == Some(mutant)
+        BROKEN.get() & 1 << mutant as u128 != 0
     }
+
+    const _: () = assert!(Mutant::ALL.len() <= 128, "a bit each");
 }

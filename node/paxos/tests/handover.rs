@@ -200,7 +200,7 @@ fn play(plan: Plan, is_told: bool, breaks: impl Fn()) -> (Result<(), String>, Ve
     desk.run(SETTLED_MS);
     let end = desk.end();
     #[cfg(feature = "mutants")]
-    paxos::break_rule(None);
+    paxos::break_rules(&[]);
     (end, desk.cluster.trace.lines.drain(..).collect())
 }
 
@@ -260,11 +260,11 @@ fn every_play(breaks: impl Fn()) -> (usize, Vec<(Plan, String)>) {
 #[cfg(feature = "mutants")]
 #[test]
 fn a_broken_handover_is_noticed() {
-    use paxos::{Mutant, break_rule};
+    use paxos::{Mutant, break_rules};
     for mutant in
         [Mutant::RenewedAfterRelease, Mutant::LeaseKeptAfterRelease, Mutant::TakesOverFromTheHappy]
     {
-        let (plays, failures) = every_play(|| break_rule(Some(mutant)));
+        let (plays, failures) = every_play(|| break_rules(&[mutant]));
         println!("{mutant:?}: {} of {plays} handovers, {:?}", failures.len(), failures.first());
         assert!(!failures.is_empty(), "{mutant:?} is not noticed");
     }

@@ -114,6 +114,7 @@ impl Replica {
             None => self.successor().or(self.election.happy_with(now.mono_us)),
         };
         let hint = match &self.proposer {
+            Proposer::Leading(_) if mutant!(HintOfAllKnown) => self.learner.first_unchosen,
             Proposer::Leading(leading) => leading.hint,
             Proposer::Preparing(_) | Proposer::Following => Slot::ZERO,
         };

@@ -21,6 +21,12 @@ const LEADER_GOES_ON: Bounds = Bounds {
     ballots: 1,
     ..SMALL_GROUP
 };
+const CANDIDATE_GOES_ON: Bounds = Bounds {
+    name: "membership: {1,2,3} to {1,2}, the third begins",
+    order: &[1, 3],
+    batches: 0,
+    ..SHRINK
+};
 const LEARNER: Bounds =
     Bounds { name: "leases: a learner", learners: &[4], order: &[1, 2], ..LEASE };
 const ORDERED: Bounds = Bounds { name: "leases: two ballots", order: &[1, 2], ..LEASE };
@@ -48,6 +54,7 @@ pub fn model_for(mutant: Mutant) -> Option<&'static Bounds> {
         | Mutant::ValuesAboveConfiguration
         | Mutant::PromiseInUnknownConfiguration => &SHRINK,
         Mutant::LeaderOutlivesConfiguration => &LEADER_GOES_ON,
+        Mutant::CandidateOutlivesConfiguration => &CANDIDATE_GOES_ON,
         Mutant::CandidacyNotQueued | Mutant::ExemptsAnyNode | Mutant::LeasedReadBeforeOwnEntry => {
             &ORDERED
         }
