@@ -415,6 +415,48 @@ async fn all_nodes_say_the_same_after_changes_and_restarts() {
     cannot(&mut cluster, &description("add", &members.members[0]), "never used again").await;
 }
 
+/// L and ρ change while clients write; whoever starts again goes by the configuration, not by its
+/// file. What does not go together is refused, and so is a store version that a member cannot do.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn the_rules_change_under_load() {
+    let _turn = TURN.lock().await;
+    let mut cluster = start(3, |spec| spec.peers = PeerSecurity::Plain).await;
+    let load = start_load(&cluster);
+    let founded = status_of(&cluster, 1).await;
+    assert_eq!(founded.configuration.lease_ms, Some(100));
+    assert_eq!((founded.configuration.store_version, founded.file_differs), (1, Vec::new()));
+
+    let shorter = change(&mut cluster, &load, &["rules", "--lease-ms", "60"]).await;
+    let both = ["rules", "--lease-ms", "80", "--drift-percent", "30"];
+    let both = change(&mut cluster, &load, &both).await;
+    let follower = cluster.wait_for_leader(SOON, |_| true).await.unwrap() % 3 + 1;
+    cluster.node(follower).kill();
+    cluster.node(follower).start().unwrap();
+    for id in 1..=3 {
+        until("the rules", async || {
+            let configuration = status_of(&cluster, id).await.configuration;
+            (configuration.lease_ms, configuration.drift_percent) == (Some(80), Some(30))
+        })
+        .await;
+        let differs = status_of(&cluster, id).await.file_differs;
+        assert_eq!(differs[0], "lease_ms = 100, the configuration says 80", "n{id}");
+        assert_eq!(differs[1], "drift_percent = 20, the configuration says 30", "n{id}");
+    }
+    until("a lease by the new rules", async || {
+        let leader = cluster.wait_for_leader(SOON, |_| true).await.unwrap();
+        status_of(&cluster, leader).await.lease_remaining_us > 0
+    })
+    .await;
+
+    cannot(&mut cluster, &["rules", "--lease-ms", "101"], "does not go with the timing").await;
+    cannot(&mut cluster, &["rules", "--lease-ms", "80"], "these rules rule already").await;
+    cannot(&mut cluster, &["rules", "--store-version", "0"], "never lowered").await;
+    let beyond = ["rules", "--store-version", "2"];
+    cannot(&mut cluster, &beyond, "can do store versions up to 1, not 2").await;
+    show(&format!("no write for: a shorter L {shorter:?}, L and ρ {both:?}"));
+    verify(&mut cluster, load).await;
+}
+
 /// Clients that know where nodes may be, nine at most.
 fn start_load(cluster: &TestCluster) -> Load {
     let addresses = (1..=9).map(|id| cluster.spec.listen(id).client.to_string());

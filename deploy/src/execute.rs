@@ -132,6 +132,7 @@ impl<'a> Run<'a> {
             Phase::TakeOver => phases::change::take_over(self).await,
             Phase::Leave => phases::change::leave(self).await,
             Phase::Retire => phases::retire::run(self).await,
+            Phase::Rule => phases::change::rule(self).await,
         }
     }
 

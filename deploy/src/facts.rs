@@ -79,6 +79,10 @@ pub struct Identity {
     pub cluster_uuid: String,
     pub incarnation: String,
     pub public_key: String,
+    /// The newest store version that the node's program can do; `None` from a release that does not
+    /// say.
+    #[serde(default)]
+    pub store_version_newest: Option<u32>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]

@@ -15,6 +15,7 @@
 pub mod member;
 mod notes;
 mod refuse;
+pub mod rules;
 mod show;
 mod standing;
 
@@ -130,6 +131,8 @@ pub enum Step {
     Leave,
     /// See that a node that was removed has stopped, and never starts again.
     Retire,
+    /// Ask the leader for other rules of the cluster.
+    Rule(rules::Rules),
     /// Stop and start a running node, keeping the quorum.
     Restart {
         because: Vec<String>,
@@ -394,6 +397,7 @@ impl Step {
             Step::TakeOver { .. } => Phase::TakeOver,
             Step::Leave => Phase::Leave,
             Step::Retire => Phase::Retire,
+            Step::Rule(_) => Phase::Rule,
             Step::Restart { .. } => Phase::Restart,
             Step::Record => Phase::Record,
             Step::Stop => Phase::Stop,

@@ -23,6 +23,7 @@ pub enum Phase {
     TakeOver,
     Leave,
     Retire,
+    Rule,
 }
 
 /// From whatever is there to what the inventory says.
@@ -65,6 +66,9 @@ pub const ADD_MEMBER: &[Phase] = &[
 /// From a member to a node that has stopped for good.
 pub const REMOVE_MEMBER: &[Phase] = &[Phase::Leave, Phase::Retire, Phase::Record];
 
+/// From the rules of the cluster to others: one change in the log.
+pub const CHANGE_RULES: &[Phase] = &[Phase::Rule];
+
 /// From running to stopped; data stays.
 pub const DOWN: &[Phase] = &[Phase::Stop];
 
@@ -92,6 +96,7 @@ impl Phase {
             Phase::Promote => "make it a voter",
             Phase::TakeOver => "let it vote in the other's place",
             Phase::Leave => "take it out of the membership",
+            Phase::Rule => "let other rules rule",
             Phase::Retire => "see that the removed node has stopped for good",
         }
     }

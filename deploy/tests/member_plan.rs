@@ -6,6 +6,7 @@ mod world;
 use std::collections::BTreeMap;
 
 use deploy::facts::{Data, Facts};
+use deploy::plan::rules::{self, Rules};
 use deploy::plan::{Plan, Wish, member};
 use deploy::{Kind, Result};
 use monitoring::status::{Ballot, Configuration, Member, MemberRole, NodeStatus, Role};
@@ -318,4 +319,53 @@ fn what_would_do_harm_is_refused_with_the_way_out() {
         }
     }
     refuses(add(&world, "n4"), Kind::Unavailable, &["no node leads", "paxosctl up"]);
+}
+
+fn rules(world: &World, asked: Rules) -> Result<Plan> {
+    with(world, |wish, facts| rules::change(wish, facts, asked))
+}
+
+/// One question to whoever leads, nothing where they rule already; and a store version that a member
+/// cannot do, or that is lower, is refused before anything is asked.
+#[test]
+fn other_rules_are_one_question_to_the_leader() {
+    let mut world = serving();
+    for facts in world.facts.values_mut().filter_map(|facts| facts.status.as_mut()) {
+        let configuration = &mut facts.configuration;
+        (configuration.lease_ms, configuration.drift_percent) = (Some(100), Some(20));
+        configuration.store_version = 2;
+        facts.store_version_newest = if facts.id == 3 { 3 } else { 4 };
+    }
+    let asked = Rules { lease_ms: Some(80), drift_percent: Some(10), store_version: Some(3) };
+    let plan = rules(&world, asked).unwrap();
+    assert_eq!(
+        plan.lines(),
+        [
+            "~ n2  (voter, id 2)",
+            "    ~ let these rules rule: leases of 80 ms, drift of 10 %, store version 3",
+            "! a drift below 20 % is safe only where no clock is slewed by NTP: else a deposed leader \
+             may serve old reads",
+            "! a store version is never lowered: no member can go back to a release that cannot do it",
+        ]
+    );
+    let words = ["--lease-ms", "80", "--drift-percent", "10", "--store-version", "3"];
+    assert_eq!(asked.words(), words);
+    let same = Rules { lease_ms: Some(100), store_version: Some(2), ..Rules::default() };
+    assert!(rules(&world, same).unwrap().is_empty());
+
+    let store = |version| Rules { store_version: Some(version), ..Rules::default() };
+    let error = rules(&world, store(1)).unwrap_err();
+    assert!(
+        error.to_string().contains("store version 2 rules, and it is never lowered"),
+        "{error}"
+    );
+    let error = rules(&world, store(4)).unwrap_err();
+    assert_eq!((error.kind, error.host.as_deref()), (Kind::Guard, Some("n3")));
+    assert!(error.to_string().contains("can do store versions up to 3, and 4"), "{error}");
+    stop(&mut world, 1);
+    let error = rules(&world, store(3)).unwrap_err();
+    assert_eq!(error.host.as_deref(), Some("n1"));
+    assert!(error.to_string().contains("does not answer"), "{error}");
+    stop(&mut world, LEADER);
+    assert_eq!(rules(&world, same).unwrap_err().kind, Kind::Unavailable);
 }

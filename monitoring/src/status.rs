@@ -80,6 +80,10 @@ pub struct NodeStatus {
     pub uptime_ms: u64,
     /// Every protection that is switched off, one word each.
     pub insecure: Vec<String>,
+    /// The newest store version that this program can do.
+    pub store_version_newest: u32,
+    /// Where this node's file differs from the configuration, which rules, in words.
+    pub file_differs: Vec<String>,
     /// Kinds of faults that are injected into this node on purpose, as in `paxos_chaos_active`.
     pub chaos: Vec<String>,
     /// Wall clock, milliseconds since 1970.
@@ -120,6 +124,14 @@ pub struct Configuration {
     /// On the leader: a change waits, or is in flight.
     #[serde(default)]
     pub change_under_way: bool,
+    /// L and ρ. Absent where no configuration has stated them: each node goes by its own file.
+    #[serde(default)]
+    pub lease_ms: Option<u64>,
+    #[serde(default)]
+    pub drift_percent: Option<u32>,
+    /// Version of the store by which slots are applied.
+    #[serde(default)]
+    pub store_version: u32,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]

@@ -88,7 +88,7 @@ fn start(
     let process = identity::begin_process(&config.data_dir).expect("count the start");
     let listen = config.listen.peer;
     let (limits, remembered) = (Limits::default(), Remembered::default());
-    let settings = LinkSettings { listen, security, limits, remembered };
+    let settings = LinkSettings { listen, security, limits, remembered, store_version_newest: 1 };
     Links::start(identity, process, configuration, settings).expect("start links")
 }
 

@@ -121,6 +121,7 @@ pub async fn run(mut config: NodeConfig, config_path: &Path, set_filter: SetFilt
         security: config.security.peers,
         limits: peers::Limits::default(),
         remembered: peers::Remembered::of(&node.replica),
+        store_version_newest: node.replica.store_version_newest(),
     };
     let membership = Membership::new(node.configuration(), initial);
     let reachable = membership.reachable(identity.id, node.configuration());
@@ -155,6 +156,11 @@ pub async fn run(mut config: NodeConfig, config_path: &Path, set_filter: SetFilt
                 .context("write down that this node was removed")?;
             tracing::warn!(number, "removed from the cluster: this node stops for good");
             Ok(())
+        }
+        Ended::Beyond(beyond) => {
+            // What it knows chosen is synced first: it goes on from there.
+            shell::finish(&shell);
+            Err(anyhow!(beyond))
         }
         Ended::Disk(failure) => {
             Err(anyhow!(failure)

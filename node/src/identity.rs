@@ -59,6 +59,9 @@ pub struct Public {
     pub incarnation: String,
     /// Hex of the 32 raw bytes.
     pub public_key: String,
+    /// The newest store version that the program that prints this can do.
+    #[serde(default)]
+    pub store_version_newest: u32,
 }
 
 /// One start of a process on a formatted directory.
@@ -247,6 +250,7 @@ impl Identity {
             cluster_uuid: self.cluster.to_string(),
             incarnation: format!("{:016x}", self.incarnation),
             public_key: hex(&self.key.public()),
+            store_version_newest: crate::store::STORE_VERSION_NEWEST,
         }
     }
 

@@ -38,7 +38,7 @@ enum Verb {
     Admin {
         /// One of those below.
         verb: String,
-        #[arg(allow_negative_numbers = true)]
+        #[arg(allow_hyphen_values = true)]
         args: Vec<String>,
     },
     /// Print one of the node's read-only pages: /metrics, /status, /healthz, /readyz.

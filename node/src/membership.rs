@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::path::{Path, PathBuf};
 
 use config::{MemberConfig, Members};
-use paxos::{BatchId, Change, Configuration, Member, NodeId, Now, Role, Slot};
+use paxos::{BatchId, Change, Configuration, Member, NodeId, Now, Role, Rules, Slot};
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 use tokio::sync::oneshot;
@@ -34,6 +34,8 @@ pub enum MemberCommand {
     Add {
         new: Box<NewMember>,
         in_place_of: Option<String>,
+        /// The newest store version that its program can do, as far as it says.
+        store_version_newest: Option<u32>,
     },
     Promote(String),
     Remove(String),
@@ -45,6 +47,8 @@ pub enum MemberCommand {
     Voters(Vec<String>),
     /// Asks a node that this one may not know for what it lacks.
     Meet(Box<NewMember>),
+    /// The same members by other rules.
+    Rules(Rules),
 }
 
 /// A configuration on its way from one node to another through an administrator's hands.
@@ -84,16 +88,17 @@ pub struct NewMember {
 }
 
 impl MemberCommand {
-    pub const USAGE: [&str; 9] = [
+    pub const USAGE: [&str; 10] = [
         "list",
         "export",
         "import EXPORTED",
-        "add ID NAME INCARNATION PUBLIC_KEY PEER CLIENT HTTP [IN_PLACE_OF]",
+        "add ID NAME INCARNATION PUBLIC_KEY PEER CLIENT HTTP [IN_PLACE_OF] [--store-version-newest N]",
         "promote MEMBER",
         "remove MEMBER",
         "replace OLD NEW",
         "voters MEMBER…",
         "meet ID NAME INCARNATION PUBLIC_KEY PEER CLIENT HTTP",
+        "rules [--lease-ms N] [--drift-percent N] [--store-version N]",
     ];
 
     pub fn parse(args: &[String]) -> Result<MemberCommand, String> {
@@ -107,11 +112,16 @@ impl MemberCommand {
                 Ok(MemberCommand::Import(Box::new(exported)))
             }
             ["add", rest @ ..] => {
+                let (rest, store_version_newest) = match rest {
+                    [rest @ .., "--store-version-newest", newest] => (rest, Some(number(newest)?)),
+                    rest => (rest, None),
+                };
                 let (words, in_place_of) = match rest.split_last() {
                     Some((old, words)) if words.len() == 7 => (words, Some((*old).to_owned())),
                     _ => (rest, None),
                 };
-                Ok(MemberCommand::Add { new: Box::new(NewMember::parse(words)?), in_place_of })
+                let new = Box::new(NewMember::parse(words)?);
+                Ok(MemberCommand::Add { new, in_place_of, store_version_newest })
             }
             ["meet", rest @ ..] => Ok(MemberCommand::Meet(Box::new(NewMember::parse(rest)?))),
             ["promote", node] => Ok(MemberCommand::Promote((*node).to_owned())),
@@ -123,9 +133,35 @@ impl MemberCommand {
                 let all = std::iter::once(first).chain(rest);
                 Ok(MemberCommand::Voters(all.map(|node| (*node).to_owned()).collect()))
             }
+            ["rules", rest @ ..] => Ok(MemberCommand::Rules(parse_rules(rest)?)),
             _ => Err(format!("member needs one of: {}", Self::USAGE.join("; "))),
         }
     }
+}
+
+fn number(text: &str) -> Result<u32, String> {
+    text.parse().map_err(|_| format!("`{text}` is not a whole number"))
+}
+
+/// L is bounded as in the file; whether all of it goes with the rest is said by the leader.
+fn parse_rules(words: &[&str]) -> Result<Rules, String> {
+    let usage = || format!("at least one rule is needed: {}", MemberCommand::USAGE[9]);
+    let mut rules = Rules::default();
+    for pair in words.chunks(2) {
+        match *pair {
+            ["--lease-ms", text] => {
+                let lease_ms = number(text)?;
+                if !(10..=10_000).contains(&lease_ms) {
+                    return Err(format!("--lease-ms {lease_ms} is out of range: 10 to 10000"));
+                }
+                rules.lease_us = Some(1_000 * u64::from(lease_ms));
+            }
+            ["--drift-percent", text] => rules.drift_percent = Some(number(text)?),
+            ["--store-version", text] => rules.store_version = Some(number(text)?),
+            _ => return Err(usage()),
+        }
+    }
+    if rules == Rules::default() { Err(usage()) } else { Ok(rules) }
 }
 
 impl NewMember {
@@ -190,6 +226,8 @@ pub struct Membership {
     introduced: BTreeMap<NodeId, Member>,
     /// The configuration that removed this node, once nobody needs it any more.
     pub removed: Option<u32>,
+    /// The configuration of which it was said where this node's file differs.
+    said_of: Option<u32>,
 }
 
 impl Membership {
@@ -247,6 +285,7 @@ impl Core {
     pub(crate) fn follow_configuration(&mut self, now: Now) {
         if self.membership.follow(now, self.node.configuration()) {
             self.remember_lease();
+            self.say_what_differs();
             self.update_links();
         }
         for (id, verdict) in self.node.verdicts.drain(..) {
@@ -265,6 +304,34 @@ impl Core {
             };
             // An asker that has gone away does not need the answer.
             let _ = reply.send(answer);
+        }
+    }
+
+    /// Where this node's file differs from the configuration that rules, in words.
+    pub(crate) fn file_differs(&self) -> Vec<String> {
+        let file = &self.config.behaviour;
+        let Some(terms) = self.node.configuration().lease_terms else { return Vec::new() };
+        let ruling_ms = terms.lease_us / 1_000;
+        let percent = terms.drift_percent;
+        let mut words = Vec::new();
+        if file.lease_ms != ruling_ms {
+            words.push(format!("lease_ms = {}, the configuration says {ruling_ms}", file.lease_ms));
+        }
+        if file.drift_percent != percent {
+            let own = file.drift_percent;
+            words.push(format!("drift_percent = {own}, the configuration says {percent}"));
+        }
+        words
+    }
+
+    /// Says it once for each configuration.
+    pub(crate) fn say_what_differs(&mut self) {
+        let number = self.node.configuration().number;
+        if self.membership.said_of.replace(number) == Some(number) {
+            return;
+        }
+        for what in self.file_differs() {
+            tracing::warn!("this node's file has {what}, which rules: see `paxosctl member rules`");
         }
     }
 
@@ -331,7 +398,8 @@ impl Core {
                 self.node.ask(peer);
                 return Ok(Asked::Answer(json!({ "asks": peer.0 })));
             }
-            MemberCommand::Add { new, in_place_of } => {
+            MemberCommand::Rules(rules) => Change::Rules(rules),
+            MemberCommand::Add { new, in_place_of, store_version_newest } => {
                 let old = in_place_of.map(|old| self.member_id(&old)).transpose()?;
                 let mut next = self.node.configuration().clone();
                 next.members.entry(new.id).or_insert_with(|| new.member.clone());
@@ -340,7 +408,7 @@ impl Core {
                     node: new.id,
                     member: new.member,
                     in_place_of: old,
-                    store_version: None,
+                    store_version: store_version_newest,
                 }
             }
             MemberCommand::Promote(node) => Change::Promote(self.member_id(&node)?),

@@ -140,6 +140,35 @@ pub struct Counts {
     pub applied_us: Vec<u64>,
 }
 
+/// A configuration by whose store version this program cannot apply. The node has to stop: nothing
+/// above it may be applied here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Beyond {
+    pub number: u32,
+    pub store_version: u32,
+    pub newest: u32,
+}
+
+impl Beyond {
+    /// For a program that can do store versions up to `newest`.
+    pub fn of(configuration: &Configuration, newest: u32) -> Option<Beyond> {
+        let Configuration { number, store_version, .. } = *configuration;
+        (store_version > newest).then_some(Beyond { number, store_version, newest })
+    }
+}
+
+impl std::fmt::Display for Beyond {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        let Beyond { number, store_version, newest } = self;
+        write!(
+            f,
+            "configuration {number} has the store's version {store_version}, this program can do up \
+             to {newest}: nothing above it was applied here. Install the newer release that the other \
+             members run (paxosctl up), and start again"
+        )
+    }
+}
+
 pub struct Node {
     pub replica: Replica,
     pub store: Store,
@@ -184,6 +213,8 @@ pub struct Node {
     pace: Option<Pace>,
     /// The newest states that were hashed, here and by the peers.
     pub agreement: Agreement,
+    /// The log has come to slots that this program cannot apply.
+    pub beyond: Option<Beyond>,
     /// Microseconds, for how long an apply takes; `None` where nobody measures.
     pub stopwatch: Option<fn() -> u64>,
 }
@@ -256,6 +287,7 @@ impl Node {
             full: false,
             pace: None,
             agreement: Agreement::default(),
+            beyond: None,
             stopwatch: None,
         };
         let applicable = std::mem::take(&mut node.output.applicable);
@@ -273,6 +305,11 @@ impl Node {
     /// The journal has synced all records up to `position`.
     pub fn synced(&mut self, now: Now, position: Position) {
         self.replica.durable(now, position, &mut self.output);
+    }
+
+    /// What the program at the other end of a new connection can do, if it has said so.
+    pub fn introduced(&mut self, peer: NodeId, store_version_newest: Option<u32>) {
+        self.replica.introduced(peer, store_version_newest);
     }
 
     pub fn connected(&mut self, now: Now, peer: NodeId) {
@@ -418,6 +455,9 @@ impl Node {
             self.quorum_clock_ms = clock_ms;
         }
         self.take_verdicts(now, &output.notes, output.lost, output.applicable);
+        if self.beyond.is_some() {
+            return false;
+        }
         if self.clock.is_none() && self.replica.reign_is_open() {
             let log_ms = self.store.time_ms();
             let (mono_us, quorum_ms) = (now.mono_us, self.quorum_clock_ms);
@@ -548,7 +588,7 @@ impl Node {
     ) -> Store {
         // The log may have come as far by itself while the file was read.
         self.apply_pending(now);
-        if below <= self.first_unapplied {
+        if below <= self.first_unapplied || !self.can_apply_by(&configuration) {
             return store;
         }
         self.first_unapplied = below;

@@ -94,6 +94,8 @@ pub struct LinkSettings {
     pub limits: Limits,
     /// What this node remembered when it started.
     pub remembered: Remembered,
+    /// What the peers are told that this program can do.
+    pub store_version_newest: u32,
 }
 
 /// What a replica knew after its recovery. Peers refuse a node that knows less than it has stated
@@ -366,6 +368,11 @@ impl Links {
     pub fn counters(&self) -> Vec<(NodeId, Arc<PeerCounters>)> {
         let counters = self.shared.counters.borrow();
         counters.iter().map(|(id, counters)| (*id, counters.clone())).collect()
+    }
+
+    /// The newest store version that the program of a connected peer can do, if it has said so.
+    pub fn store_version_newest(&self, peer: NodeId) -> Option<u32> {
+        self.shared.peer(peer)?.lane(Lane::Control).store_version_newest()
     }
 
     pub fn is_connected(&self, peer: NodeId) -> bool {

@@ -11,7 +11,7 @@ use config::Behaviour;
 use journal::{Disk, Entry, Error as JournalError, Journal, Options, Refusal};
 use paxos::{Ballot, Configuration, Now, Output, Record, Recovered, Replica, Settings, Slot};
 
-use crate::node::Node;
+use crate::node::{Beyond, Node};
 use crate::snapshot::{self, Loaded};
 use crate::store::Store;
 use crate::wire;
@@ -87,9 +87,17 @@ pub fn recover_watched(origin: Origin, now: Now, watch: &mut dyn FnMut(usize)) -
     let mut output = Output::default();
     let granted_us = origin.granted_us;
     let recovered = Recovered { snapshot_below, records: kept.records, granted_us };
+    // Nothing may be applied above it: not even what the journal holds.
+    let newest = origin.settings.store_version_newest;
+    if let Some(beyond) = Beyond::of(&configuration, newest) {
+        return Err(anyhow!("{beyond}"));
+    }
     let replica = Replica::recover(origin.settings, configuration, recovered, now, &mut output);
     let (behaviour, seed) = (origin.behaviour, origin.seed);
     let node = Node::new(replica, store, behaviour, seed, snapshot_below, output, now);
+    if let Some(beyond) = node.beyond.or(Beyond::of(node.configuration(), newest)) {
+        return Err(anyhow!("{beyond}"));
+    }
     Ok(Start { journal, node, snapshots, snapshot_below, uncovered_bytes, found })
 }
 
@@ -301,6 +309,7 @@ mod tests {
             former,
             promised: remembered.promised,
             last_slot: remembered.last_slot,
+            store_version_newest: None,
         }
     }
 

@@ -102,6 +102,8 @@ pub enum Ended {
     Disk(String),
     /// The others agree on another state; the text says which.
     Outvoted(String),
+    /// The log has come to slots that this program cannot apply; the text says why.
+    Beyond(String),
 }
 
 const TICK: Duration = Duration::from_millis(5);
@@ -160,6 +162,7 @@ impl Core {
         };
         let configuration = core.node.configuration().clone();
         core.meet_peers(&configuration);
+        core.say_what_differs();
         core
     }
 
@@ -174,7 +177,10 @@ impl Core {
 
     fn on_link(&mut self, event: LinkEvent) {
         match event {
-            LinkEvent::Connected(peer) => self.node.connected(clock::now(), peer),
+            LinkEvent::Connected(peer) => {
+                self.node.introduced(peer, self.links.store_version_newest(peer));
+                self.node.connected(clock::now(), peer);
+            }
             LinkEvent::Disconnected(peer) => {
                 tracing::info!(peer = %peer, "link lost");
                 self.node.disconnected(clock::now(), peer);
@@ -476,6 +482,9 @@ pub async fn run(
             core.on_tick();
         }
         let more = core.turn();
+        if let Some(beyond) = core.node.beyond {
+            return Ended::Beyond(beyond.to_string());
+        }
         if let Some(number) = core.membership.removed {
             return Ended::Removed(number);
         }

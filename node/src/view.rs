@@ -260,6 +260,9 @@ impl Core {
                     .collect(),
                 removed: configuration.removed.iter().map(|id| id.0).collect(),
                 change_under_way: replica.change_is_under_way(),
+                lease_ms: configuration.lease_terms.map(|terms| terms.lease_us / 1_000),
+                drift_percent: configuration.lease_terms.map(|terms| terms.drift_percent),
+                store_version: configuration.store_version,
             },
             first_unchosen,
             chosen_slot,
@@ -287,6 +290,8 @@ impl Core {
             uptime_ms: self.published.uptime().as_millis() as u64,
             insecure: self.insecure(),
             chaos: self.chaos.kinds(),
+            store_version_newest: replica.store_version_newest(),
+            file_differs: self.file_differs(),
             time_ms: now.wall_ms,
             age_ms: 0,
         }

@@ -6,6 +6,8 @@ mod list;
 use std::process::ExitCode;
 use std::time::Duration;
 
+use deploy::plan::rules::Rules;
+
 use crate::cli::{self, Context};
 use crate::error::Error;
 
@@ -32,6 +34,25 @@ enum Action {
         /// The member, by its name.
         #[arg(value_name = "NODE")]
         name: String,
+        #[command(flatten)]
+        lock: LockWait,
+    },
+    /// Change the rules that all members go by: leases and the store's version.
+    ///
+    /// They stand in the log, not in the nodes' files: what a file says counts only when a cluster is
+    /// founded. The leader refuses what does not go with the timing of the elections, and a store
+    /// version that any member cannot do.
+    #[command(group = clap::ArgGroup::new("rule").required(true).multiple(true))]
+    Rules {
+        /// L: for how many milliseconds a lease binds whoever granted it.
+        #[arg(long, value_name = "N", group = "rule", value_parser = clap::value_parser!(u64).range(10..=10_000))]
+        lease_ms: Option<u64>,
+        /// By how much of a lease any two clocks may run apart; 20 where NTP corrects them.
+        #[arg(long, value_name = "N", group = "rule", value_parser = clap::value_parser!(u32).range(1..=50))]
+        drift_percent: Option<u32>,
+        /// The version by which the store applies; raised only, to what every member can do.
+        #[arg(long, value_name = "N", group = "rule", value_parser = clap::value_parser!(u32).range(1..))]
+        store_version: Option<u32>,
         #[command(flatten)]
         lock: LockWait,
     },
@@ -81,6 +102,12 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, Error> {
         Action::Add(new) => asked(Verb::Add, new),
         Action::Promote(new) => asked(Verb::Promote, new),
         Action::Replace { old, new } => asked(Verb::Replace { old }, new),
+        Action::Rules { lease_ms, drift_percent, store_version, lock } => Asked {
+            verb: Verb::Rules(Rules { lease_ms, drift_percent, store_version }),
+            node: String::new(),
+            catch_up: Duration::ZERO,
+            lock_wait: lock.lock_wait,
+        },
         Action::Remove { name, lock } => Asked {
             verb: Verb::Remove,
             node: name,

@@ -35,6 +35,10 @@ pub(crate) async fn join(run: &Run<'_>) -> Result<()> {
         Step::TakeOver { old, .. } => Some(old.to_string()),
         _ => None,
     }));
+    // The first one is what every release can do.
+    if let Some(newest) = identity.store_version_newest.filter(|newest| *newest > 1) {
+        words.extend(["--store-version-newest".to_owned(), newest.to_string()]);
+    }
     let is_so = |c: &Configuration| is_member(c, plan.id);
     let leader =
         live::bring_about(run.fleet, Phase::Join.title(), is_so, |_| words.clone()).await?;
@@ -51,6 +55,20 @@ pub(crate) async fn join(run: &Run<'_>) -> Result<()> {
         }
     }
     run.watch.step(&host.name, "is a learner");
+    run.did_one();
+    Ok(())
+}
+
+/// The members go on by other rules.
+pub(crate) async fn rule(run: &Run<'_>) -> Result<()> {
+    let which = |step: &Step| matches!(step, Step::Rule(_));
+    let Some((plan, Step::Rule(rules))) = planned(run, which) else { return Ok(()) };
+    run.watch.phase(Phase::Rule.title());
+    let words = || [vec!["member".to_owned(), "rules".to_owned()], rules.words()].concat();
+    let leader =
+        live::bring_about(run.fleet, Phase::Rule.title(), |c| rules.rule(c), |_| words()).await?;
+    let number = leader.configuration.number;
+    run.watch.step(&plan.name, format!("{rules} by configuration {number}"));
     run.did_one();
     Ok(())
 }

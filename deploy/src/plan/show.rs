@@ -143,6 +143,7 @@ impl fmt::Display for Step {
                 write!(f, "make it a voter in place of {old_name} (id {old}), in one step")
             }
             Step::Leave => f.write_str("take it out of the membership, for good"),
+            Step::Rule(rules) => write!(f, "let these rules rule: {rules}"),
             Step::Retire => f.write_str("see that it has stopped and left its tombstone"),
             Step::Restart { because } => write!(f, "restart the node: {}", because.join(", ")),
             Step::Record => f.write_str("leave a copy of the inventory"),

@@ -34,6 +34,7 @@ pub(crate) fn identity(id: u32) -> Identity {
         cluster_uuid: UUID.to_owned(),
         incarnation: format!("{id:016x}"),
         public_key: format!("{id:064x}"),
+        store_version_newest: Some(1),
     }
 }
 

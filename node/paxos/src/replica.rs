@@ -351,6 +351,11 @@ impl Replica {
         self.after_step(now, output);
     }
 
+    /// The newest store version that this node's own program can do.
+    pub fn store_version_newest(&self) -> u32 {
+        self.settings.store_version_newest
+    }
+
     /// The newest store version that the program at the other end of a new connection can do, if it
     /// has said so. Good until the connection closes.
     pub fn introduced(&mut self, peer: NodeId, store_version_newest: Option<u32>) {

@@ -2,11 +2,12 @@
 
 use std::collections::VecDeque;
 
-use paxos::{BatchId, Now, Slot, Value};
+use paxos::{BatchId, Configuration, Now, Slot, Value};
 use rand::RngCore;
 
 use super::{
-    HASH_EVERY_SLOTS, InFlight, Item, ItemKind, Node, ReadPath, SEARCH_KEYS_A_TURN, WaitingRead,
+    Beyond, HASH_EVERY_SLOTS, InFlight, Item, ItemKind, Node, ReadPath, SEARCH_KEYS_A_TURN,
+    WaitingRead,
 };
 use crate::batch::Batch;
 use crate::clients::Session;
@@ -22,6 +23,9 @@ impl Node {
     /// Applies chosen slots in order; answers those whose batch was proposed here.
     pub(super) fn apply(&mut self, now: Now, applicable: Vec<(Slot, Value)>) {
         for (slot, value) in applicable {
+            if self.beyond.is_some() {
+                return;
+            }
             assert!(
                 slot == self.first_unapplied,
                 "slot {slot} is not the next to apply, {}",
@@ -41,6 +45,7 @@ impl Node {
 
     pub(super) fn apply_value(&mut self, now: Now, slot: Slot, value: Value) {
         if let Value::Configuration { id, configuration } = &value {
+            self.can_apply_by(configuration);
             self.verdicts.push((*id, Verdict::Chosen { number: configuration.number, slot }));
         }
         if let Value::Batch { id, payload } = value {
@@ -67,6 +72,13 @@ impl Node {
         let in_flight = self.in_flight.remove(&id)?;
         self.in_flight_growth = Growth::sum(self.in_flight.values().map(|batch| batch.growth));
         Some(in_flight)
+    }
+
+    /// May slots that this configuration rules be applied here? If not, the node has to stop.
+    pub(super) fn can_apply_by(&mut self, configuration: &Configuration) -> bool {
+        let beyond = Beyond::of(configuration, self.replica.store_version_newest());
+        self.beyond = self.beyond.or(beyond);
+        beyond.is_none()
     }
 
     pub(super) fn apply_batch(&mut self, slot: Slot, payload: &[u8], items: Vec<Item>) {

@@ -458,3 +458,31 @@ fn a_full_disk_refuses_a_growing_transaction_and_lets_a_shrinking_one_pass() {
         assert!(said.starts_with(answer), "{command:?}: {said}");
     }
 }
+
+/// The log says by which version of the store its slots are applied. A program that cannot do that one
+/// applies nothing above, and says what to do; on its disk is what it takes to go on.
+#[test]
+fn nothing_is_applied_above_a_store_version_that_this_program_cannot_do() {
+    let mut desk = Desk::new(3);
+    let former = desk.node.configuration().clone();
+    let configuration = Configuration { number: 1, slot: Slot(1), store_version: 2, ..former };
+    let id = BatchId { incarnation: 2, counter: 1 };
+    let above = BatchId { incarnation: 2, counter: 2 };
+    let mut batch = crate::batch::BatchBuilder::default();
+    batch.push(&["SET", "k", "v"]);
+    let values = vec![
+        Value::Configuration { id, configuration: configuration.clone() },
+        Value::Batch { id: above, payload: batch.finish(1, 1) },
+    ];
+    let message = Message::Chosen { first: Slot(1), values };
+    desk.node.received(desk.now, Envelope { from: NodeId(2), to: NodeId(1), message });
+    desk.turn();
+    let beyond = desk.node.beyond.expect("version 2 is beyond this program");
+    assert!(beyond.to_string().contains("version 2, this program can do up to 1"), "{beyond}");
+    assert_eq!((desk.node.first_unapplied(), desk.node.store.len()), (Slot(2), 0));
+    assert_eq!(desk.node.configuration(), &configuration);
+    // Nor by a snapshot from there.
+    let mut desk = Desk::new(3);
+    drop(desk.node.install(desk.now, Store::new(), Slot(9), configuration));
+    assert!(desk.node.beyond.is_some() && desk.node.first_unapplied() == Slot::FIRST);
+}

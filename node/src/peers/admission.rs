@@ -44,6 +44,7 @@ impl Own {
             former: self.process.former,
             promised: remembered.promised,
             last_slot: remembered.last_slot,
+            store_version_newest: None,
         }
     }
 }

@@ -65,14 +65,15 @@ pub(super) fn io_error(doing: &'static str) -> impl FnOnce(io::Error) -> Handsha
 }
 
 impl Shared {
-    /// The dialling side: tell `peer` who we are, and learn that it is `peer`. Returns its process.
+    /// The dialling side: tell `peer` who we are, and learn that it is `peer`. Returns what it says of
+    /// itself.
     pub(super) async fn introduce(
         &self,
         channel: &mut Channel,
         decoder: &mut FrameDecoder,
         peer: &Peer,
         lane: Lane,
-    ) -> Result<u64, HandshakeError> {
+    ) -> Result<Hello, HandshakeError> {
         let hello = Frame::Hello(self.hello(peer.id, lane));
         write_frame(channel, &hello).await?;
         let welcome = match read_frame(channel, decoder).await? {
@@ -87,7 +88,7 @@ impl Shared {
             Err(Refusal::new(RefusalCode::Misdirected, text))
         };
         match checked {
-            Ok(()) => Ok(welcome.process),
+            Ok(()) => Ok(welcome),
             Err(refusal) => {
                 let _ = write_frame(channel, &Frame::Refused(refusal.clone())).await;
                 Err(HandshakeError::Refused(refusal))
@@ -121,7 +122,10 @@ impl Shared {
     }
 
     fn hello(&self, to: NodeId, lane: Lane) -> Hello {
-        self.me.hello(to, lane, self.settings.remembered)
+        Hello {
+            store_version_newest: Some(self.settings.store_version_newest),
+            ..self.me.hello(to, lane, self.settings.remembered)
+        }
     }
 
     /// Whether the far side is a member that we know, as it was when it became one, and no copy.

@@ -11,7 +11,7 @@ use tokio::sync::Notify;
 
 use super::Sent;
 use super::channel::Channel;
-use crate::wire::{self, Frame, FrameDecoder, HANDSHAKE_FRAME_BYTES_MAX, Refusal};
+use crate::wire::{self, Frame, FrameDecoder, HANDSHAKE_FRAME_BYTES_MAX, Hello, Refusal};
 
 /// An empty buffer larger than this is given back.
 const KEEP_BYTES_MAX: usize = 1 << 20;
@@ -36,6 +36,8 @@ struct Connection {
     decoder: FrameDecoder,
     /// The peer's process at the far end.
     process: u64,
+    /// The newest store version that its program can do, if it has said so.
+    store_version_newest: Option<u32>,
 }
 
 #[derive(Default)]
@@ -68,10 +70,15 @@ impl OutLane {
     }
 
     /// Takes a connection whose far side is known.
-    pub(super) fn connect(&self, channel: Channel, decoder: FrameDecoder, process: u64) {
+    pub(super) fn connect(&self, channel: Channel, decoder: FrameDecoder, welcome: &Hello) {
         assert!(self.out.borrow().bytes.is_empty(), "bytes were queued without a connection");
         *self.failure.borrow_mut() = None;
-        *self.connection.borrow_mut() = Some(Connection { channel, decoder, process });
+        *self.connection.borrow_mut() = Some(Connection {
+            channel,
+            decoder,
+            process: welcome.process,
+            store_version_newest: welcome.store_version_newest,
+        });
     }
 
     /// Closes the connection, if there is one, and drops what had not left.
@@ -87,6 +94,10 @@ impl OutLane {
     /// The process at the far end.
     pub(super) fn process(&self) -> Option<u64> {
         self.connection.borrow().as_ref().map(|connection| connection.process)
+    }
+
+    pub(super) fn store_version_newest(&self) -> Option<u32> {
+        self.connection.borrow().as_ref()?.store_version_newest
     }
 
     pub(super) fn socket(&self) -> Option<Rc<TcpStream>> {

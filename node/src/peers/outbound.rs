@@ -73,8 +73,8 @@ async fn dial(shared: &Shared, peer: &Peer, lane: Lane) -> Result<(), HandshakeE
     set_options(&socket, shared.settings.limits.idle).map_err(io_error("set socket options"))?;
     let mut channel = secure_outbound(shared, socket).await?;
     let mut decoder = FrameDecoder::new(HANDSHAKE_FRAME_BYTES_MAX);
-    let process = shared.introduce(&mut channel, &mut decoder, peer, lane).await?;
-    peer.lane(lane).connect(channel, decoder, process);
+    let welcome = shared.introduce(&mut channel, &mut decoder, peer, lane).await?;
+    peer.lane(lane).connect(channel, decoder, &welcome);
     Ok(())
 }
 

@@ -175,6 +175,10 @@ impl Input {
         String::from_utf8(self.short(what)?).map_err(|_| WireError::NotText { what })
     }
 
+    pub(crate) fn remaining(&self) -> usize {
+        self.rest.len()
+    }
+
     pub(crate) fn rest(&mut self) -> Bytes {
         std::mem::take(&mut self.rest)
     }

@@ -61,6 +61,9 @@ pub struct Hello {
     /// an entry of.
     pub promised: Ballot,
     pub last_slot: Slot,
+    /// The newest store version that the sender's program can do; `None` from a release that does
+    /// not say.
+    pub store_version_newest: Option<u32>,
 }
 
 impl Hello {
@@ -88,6 +91,9 @@ impl Hello {
         }
         put_ballot(out, self.promised);
         out.u64(self.last_slot.0);
+        if let Some(newest) = self.store_version_newest {
+            out.u32(newest);
+        }
     }
 
     pub(super) fn take(input: &mut Input) -> Result<Hello, WireError> {
@@ -108,12 +114,16 @@ impl Hello {
             former: [0; 8],
             promised: Ballot::ZERO,
             last_slot: Slot::ZERO,
+            store_version_newest: None,
         };
         for former in &mut hello.former {
             *former = input.u64("former process")?;
         }
         hello.promised = ballot(input)?;
         hello.last_slot = slot(input, "last slot")?;
+        if input.remaining() > 0 {
+            hello.store_version_newest = Some(input.u32("newest store version")?);
+        }
         // Fields of later releases.
         input.rest();
         Ok(hello)

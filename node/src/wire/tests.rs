@@ -183,6 +183,7 @@ fn hello() -> Hello {
         former: [0xbeef, 0xcafe, 0, 0, 0, 0, 0, 0],
         promised: ballot(7),
         last_slot: Slot(12),
+        store_version_newest: Some(2),
     }
 }
 

@@ -36,7 +36,21 @@ fn hello() -> Hello {
         former: [0xbeef, 0xcafe, 0, 0, 0, 0, 0, 0],
         promised: ballot(7),
         last_slot: Slot(12),
+        // As the first release wrote it.
+        store_version_newest: None,
     }
+}
+
+/// The handshake keeps its version for ever and grows at its end.
+#[test]
+fn a_hello_says_which_store_version_it_can_do() {
+    let frame = Frame::Hello(Hello { store_version_newest: Some(3), ..hello() });
+    let mut today = BytesMut::new();
+    wire::put(&mut today, &frame).expect("it fits");
+    let place = "(a hello only grows at its end)";
+    golden::check("hello-2.hex", place, &golden::lines([("hello", today.to_vec())]));
+    let kept = golden::read_lines("hello-2.hex").remove(0).1;
+    assert_eq!(decode(&kept), Ok(frame));
 }
 
 fn one_of_each_frame() -> Vec<(&'static str, Frame)> {

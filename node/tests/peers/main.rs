@@ -79,6 +79,7 @@ impl Disk {
             security,
             limits: Limits::default(),
             remembered: Remembered::default(),
+            store_version_newest: 1,
         }
     }
 
@@ -213,6 +214,7 @@ fn hello_of(disk: &Disk, to: NodeId, process: u64) -> Hello {
         former: [0; 8],
         promised: Ballot::ZERO,
         last_slot: Slot::ZERO,
+        store_version_newest: None,
     }
 }
 

@@ -221,6 +221,7 @@ impl Checker {
             former: process.former,
             promised: remembered.promised,
             last_slot: remembered.last_slot,
+            store_version_newest: None,
         };
         let memory = &self.nodes.entry(node).or_default().memory;
         match memory.check(&hello, "its address") {

@@ -10,6 +10,7 @@ use deploy::execute::{self, Run};
 use deploy::facts::Facts;
 use deploy::fleet::{Fleet, Watch};
 use deploy::live::{self, Redundancy};
+use deploy::plan::rules::Rules;
 use deploy::plan::{self, Plan, Wish, member};
 use deploy::procedures;
 use deploy::release::Release;
@@ -33,6 +34,7 @@ pub(super) enum Verb {
     Promote,
     Remove,
     Replace { old: String },
+    Rules(Rules),
 }
 
 impl Asked {
@@ -44,6 +46,7 @@ impl Asked {
             Verb::Promote => format!("member promote {node}"),
             Verb::Remove => format!("member remove {node}"),
             Verb::Replace { old } => format!("member replace {old} {node}"),
+            Verb::Rules(rules) => format!("member rules {}", rules.words().join(" ")),
         }
     }
 
@@ -54,6 +57,7 @@ impl Asked {
             Verb::Promote => member::promote(wish, facts, node),
             Verb::Remove => member::remove(wish, facts, node),
             Verb::Replace { old } => member::replace(wish, facts, old, node),
+            Verb::Rules(rules) => plan::rules::change(wish, facts, *rules),
         }
     }
 
@@ -61,6 +65,7 @@ impl Asked {
         match self.verb {
             Verb::Add | Verb::Promote | Verb::Replace { .. } => procedures::ADD_MEMBER,
             Verb::Remove => procedures::REMOVE_MEMBER,
+            Verb::Rules(_) => procedures::CHANGE_RULES,
         }
     }
 }
@@ -81,7 +86,7 @@ pub(super) async fn run(asked: &Asked, context: &Context) -> Result<ExitCode, Er
     desk::say_insecure(context, &inventory);
     up::refuse_unsettled(context, &inventory)?;
     let releases = match asked.verb {
-        Verb::Remove => BTreeMap::new(),
+        Verb::Remove | Verb::Rules(_) => BTreeMap::new(),
         _ => desk::releases(&inventory)?,
     };
     let hosts: Vec<&hosts::Host> = inventory.hosts.iter().collect();
@@ -234,7 +239,7 @@ async fn report(
     let undo = match work.asked.verb {
         Verb::Add => format!("   undo: paxosctl{flag} member remove {}", work.asked.node),
         // What has left never comes back, and a voter never becomes a learner again.
-        Verb::Promote | Verb::Remove | Verb::Replace { .. } => String::new(),
+        Verb::Promote | Verb::Remove | Verb::Replace { .. } | Verb::Rules(_) => String::new(),
     };
     context.ui.say(format!("next: paxosctl{flag} status{undo}"));
 }

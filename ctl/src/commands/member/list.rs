@@ -60,6 +60,9 @@ pub(super) async fn run(context: &Context) -> Result<ExitCode, Error> {
             "change_under_way": leader.is_some_and(|l| l.configuration.change_under_way),
             "members": rows,
             "removed": live.removed,
+            "lease_ms": live.lease_ms,
+            "drift_percent": live.drift_percent,
+            "store_version": live.store_version,
         }));
         return Ok(ui::OK);
     }
