@@ -7,8 +7,8 @@ mod memory;
 
 use config::FollowerReads;
 use paxos::{
-    Ballot, Configuration, Envelope, Heartbeat, Member, Message, NodeId, Now, Output, Recovered,
-    Replica, Settings, Slot,
+    Ballot, BatchId, Configuration, Envelope, Heartbeat, Member, Message, NodeId, Now, Output,
+    Recovered, Replica, Settings, Slot, Value,
 };
 
 use super::{Effects, Node};
