@@ -127,6 +127,11 @@ impl Simulation {
         let machine = self.machines.get_mut(&node).expect("a member");
         let Some(process) = &mut machine.process else { return };
         process.filing = false;
+        if process.is_checking() && self.rot_next_checked && !self.calm {
+            self.rot_in_check(node);
+        }
+        let machine = self.machines.get_mut(&node).expect("a member");
+        let Some(process) = &mut machine.process else { return };
         if let Some(done) = process.file_work() {
             let delay_us = self.chance.between(50, 2 * MS);
             self.after(delay_us, Event::Filed { node, nonce, done });

@@ -314,10 +314,24 @@ impl Simulation {
         if !self.can_be_spoiled(node) || self.process(node).is_none() {
             return;
         }
-        // Found at the next start, or when somebody needs it.
+        // Found at the next start, or by the next node that somebody needs a snapshot of.
         if self.chance.one_in(2) {
-            self.power_cut(node);
+            self.rot_next_checked = true;
+            return;
         }
+        self.power_cut(node);
+        self.rot_newest_snapshot(node);
+    }
+
+    /// It is about to look at a file before it sends it.
+    pub(super) fn rot_in_check(&mut self, node: NodeId) {
+        if self.can_be_spoiled(node) {
+            self.rot_next_checked = false;
+            self.rot_newest_snapshot(node);
+        }
+    }
+
+    fn rot_newest_snapshot(&mut self, node: NodeId) {
         let disk = self.machines[&node].snapshots.clone();
         let names = disk.list().expect("the disk is there");
         let mut files: Vec<String> = names

@@ -534,6 +534,11 @@ impl Process {
         self.job.is_some()
     }
 
+    /// Is that job to look at a file before it is sent?
+    pub fn is_checking(&self) -> bool {
+        matches!(self.job, Some(Job::Check { .. }))
+    }
+
     /// Does that job; what came of it is for [`Process::filed`].
     pub fn file_work(&mut self) -> Option<Done> {
         let job = self.job.take()?;

@@ -165,6 +165,8 @@ pub struct Simulation {
     pub(super) refused_until_us: BTreeMap<(NodeId, NodeId), u64>,
     /// The next node that receives a snapshot loses its power.
     pub(super) cut_next_install: bool,
+    /// The newest file of the next node that looks at one, to send it, rots.
+    pub(super) rot_next_checked: bool,
     pub(super) spoiled_files: BTreeSet<(NodeId, String)>,
     pub(super) calm: bool,
     pub(super) clients_work: bool,
@@ -258,6 +260,7 @@ impl Simulation {
             copies: BTreeSet::new(),
             refused_until_us: BTreeMap::new(),
             cut_next_install: false,
+            rot_next_checked: false,
             spoiled_files: BTreeSet::new(),
             calm: false,
             clients_work: true,
