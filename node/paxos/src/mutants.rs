@@ -100,7 +100,7 @@ mod broken {
     }
 
     impl Mutant {
-        pub const ALL: [Mutant; 65] = [
+        pub const ALL: [Mutant; 66] = [
             Mutant::OneVariableForPromisedAndAccepted,
             Mutant::PromiseGoesBack,
             Mutant::PromiseOnlySlotsSeen,
