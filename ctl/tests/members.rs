@@ -349,6 +349,10 @@ fn pitfall_25_a_change_that_would_do_harm_is_refused_and_says_what_mends_it() {
     cluster.ctl(&["show"]).expect(0).says("not a member").says("voter");
     cluster.ctl(&["status", "--wait", "healthy"]).expect(0).says("can lose 1 more");
 
+    // What all members go by: changed, and then nothing is left to change.
+    cluster.ctl(&["member", "rules", "--lease-ms", "80", "--yes"]).expect(0);
+    cluster.ctl(&["member", "rules", "--lease-ms", "80", "--yes"]).expect(0).says("No changes");
+
     // With one voter down no other may leave; but whoever only listens may come and go. Where n1 led
     // from the start, moving the lead there would be nothing, and nothing would be in the audit.
     cluster.ctl(&["leader", "move", "n2"]).expect(0);

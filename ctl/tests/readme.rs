@@ -92,10 +92,11 @@ fn the_five_minutes_are_those_that_are_tested() {
 }
 
 /// The verbs of the section on members.
-const IN_MEMBERS: [&str; 4] = [
+const IN_MEMBERS: [&str; 5] = [
     "paxosctl member add",
     "paxosctl member remove",
     "paxosctl member replace",
+    "paxosctl member rules",
     "paxosctl leader move",
 ];
 
