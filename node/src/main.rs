@@ -154,7 +154,7 @@ fn break_rule() {
     let name = std::env::var("PAXOS_BROKEN").unwrap_or_default();
     let broken = paxos::Mutant::ALL.into_iter().find(|mutant| format!("{mutant:?}") == name);
     if !name.is_empty() {
-        paxos::break_rule(Some(broken.unwrap_or_else(|| panic!("{name} is no rule"))));
+        paxos::break_rules(&[broken.unwrap_or_else(|| panic!("{name} is no rule"))]);
     }
 }
 
