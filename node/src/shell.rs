@@ -108,6 +108,8 @@ pub enum Ended {
 
 const TICK: Duration = Duration::from_millis(5);
 const PUBLISH_US: u64 = 100_000;
+/// A turn of this length is told of: a silence of twice as much costs a leader its office.
+const SLOW_TURN_US: u64 = 75_000;
 /// Link events taken in one turn, at most.
 const EVENTS_MAX: usize = 128;
 
@@ -481,7 +483,12 @@ pub async fn run(
             }
             core.on_tick();
         }
+        let began_us = clock::now().mono_us;
         let more = core.turn();
+        let took_us = clock::now().mono_us.saturating_sub(began_us);
+        if took_us >= SLOW_TURN_US {
+            tracing::warn!(took_ms = took_us / 1_000, "a turn took long: heartbeats waited for it");
+        }
         if let Some(beyond) = core.node.beyond {
             return Ended::Beyond(beyond.to_string());
         }

@@ -218,6 +218,8 @@ struct Worker {
 /// Idle for so long: write the seal, and make spare segments.
 const IDLE: Duration = Duration::from_millis(100);
 const FULL_PAUSE: Duration = Duration::from_millis(50);
+/// A sync of this length is told of: it takes half of what makes a node grey.
+const SLOW_SYNC: Duration = Duration::from_millis(250);
 /// A group that waits this long for its sync makes the node grey: it could not accept now.
 const UNSYNCED_US_MAX: u64 = 500_000;
 /// Records may wait for the disk up to this many bytes; then no more are taken in.
@@ -273,7 +275,11 @@ impl Worker {
                 self.wake.notify_one();
                 std::thread::sleep(FULL_PAUSE);
             }
-            (self.observe)(started.elapsed());
+            let took = started.elapsed();
+            if took >= SLOW_SYNC {
+                tracing::warn!(took_ms = took.as_millis(), "a sync took long: the disk is slow or shared");
+            }
+            (self.observe)(took);
         }
         let settled = self.appender.settle()?;
         let waiting = self.appender.waiting_count() > 0;
