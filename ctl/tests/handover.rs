@@ -8,7 +8,7 @@
 mod common;
 
 use std::process::Command;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use common::{SOON, TestCluster, node_binary, show, start, until};
 use ctl::local::last_lines;
@@ -39,13 +39,14 @@ fn transfer(cluster: &mut TestCluster, leader: u32, to: &str) -> Result<String, 
 async fn a_transfer_costs_its_clients_a_redirection() {
     let mut cluster = start(3, |_| ()).await;
     let load = Load::start(LoadSpec::new(cluster.target(), 8));
-    let mut gaps = Vec::new();
+    let (mut gaps, mut undisturbed) = (Vec::new(), Vec::new());
     for _ in 0..rounds() {
         let leader = cluster.wait_until_close(SOON, CLOSE_SLOTS).await.unwrap();
         let stats = load.stats();
         let before = stats.total().writes_ok;
         until("writes before", async || stats.total().writes_ok > before + 20).await;
         stats.reset_gap();
+        let began = Instant::now();
         let to = leader % 3 + 1;
         let answer = transfer(&mut cluster, leader, &to.to_string());
         assert!(answer.as_ref().is_ok_and(|text| text.contains("took_us")), "{answer:?}");
@@ -53,11 +54,19 @@ async fn a_transfer_costs_its_clients_a_redirection() {
         let elected = stats.total().writes_ok;
         until("writes after", async || stats.total().writes_ok > elected + 100).await;
         gaps.push(stats.longest_gap());
+        // As long again without a transfer: what the machine and its disk do by themselves.
+        let took = began.elapsed();
+        stats.reset_gap();
+        tokio::time::sleep(took).await;
+        undisturbed.push(stats.longest_gap());
     }
-    gaps.sort();
-    let (median, worst) = (gaps[gaps.len() / 2], gaps[gaps.len() - 1]);
-    let times = gaps.len();
-    show(&format!("transfer, {times} times: no write for {median:?} (median), {worst:?} (worst)"));
+    for (what, mut gaps) in [("transfer", gaps), ("nothing done for as long", undisturbed)] {
+        gaps.sort();
+        let (times, median, worst) = (gaps.len(), gaps[gaps.len() / 2], gaps[gaps.len() - 1]);
+        show(&format!(
+            "{what}, {times} times: no write for {median:?} (median), {worst:?} (worst)"
+        ));
+    }
     let target = cluster.target();
     let mut finished = load.stop().await;
     let total = finished.stats.total();

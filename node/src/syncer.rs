@@ -277,7 +277,10 @@ impl Worker {
             }
             let took = started.elapsed();
             if took >= SLOW_SYNC {
-                tracing::warn!(took_ms = took.as_millis(), "a sync took long: the disk is slow or shared");
+                tracing::warn!(
+                    took_ms = took.as_millis(),
+                    "a sync took long: the disk is slow or shared"
+                );
             }
             (self.observe)(took);
         }
