@@ -252,18 +252,17 @@ impl Holder {
     }
 
     /// The lease and the grants that it rests on, as they are worth from now on. A grant that is
-    /// older than it is long counts for nothing any more, and is older than whatever still comes;
-    /// how much older than the newest heartbeat decides nothing beyond those that a search looks at.
-    /// For how long there has been no quorum is left out: a ballot that ends for it is one of which
-    /// nothing arrives any more.
+    /// older than it is long counts for nothing any more, however much older: its age stops there.
+    /// It stays in sight all the same, since a search that forgot it would not see a rule broken that
+    /// lets it count again. How much older than the newest heartbeat it is decides nothing beyond
+    /// those that a search looks at. For how long there has been no quorum is left out: a ballot that
+    /// ends for it is one of which nothing arrives any more.
     pub(crate) fn hash_at<H: Hasher>(&self, now_us: u64, last_sequence: u64, hasher: &mut H) {
         (self.ballot, self.remaining_us(now_us)).hash(hasher);
         for (node, grant) in &self.grants {
-            let age_us = now_us.saturating_sub(grant.sent_us);
-            if age_us < grant.length_us {
-                let older = (last_sequence - grant.sequence).min(HASHED_MAX);
-                (node, older, age_us, grant.length_us).hash(hasher);
-            }
+            let age_us = now_us.saturating_sub(grant.sent_us).min(grant.length_us);
+            let older = (last_sequence - grant.sequence).min(HASHED_MAX);
+            (node, older, age_us, grant.length_us).hash(hasher);
         }
     }
 

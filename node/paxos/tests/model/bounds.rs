@@ -261,7 +261,7 @@ pub const LEASES: &[Model] = &[
     Model { bounds: LEASE_HANDOVER_LATE, states_max: 30_000_000 },
     Model { bounds: LEASE_HANDOVER_RESTART, states_max: 30_000_000 },
     Model { bounds: LEASE_DRIFT, states_max: 0 },
-    Model { bounds: LEASE_DRIFT_TWO_STEPS, states_max: 30_000_000 },
+    Model { bounds: LEASE_DRIFT_TWO_STEPS, states_max: 0 },
     Model { bounds: LEASE_LATE, states_max: 0 },
     Model { bounds: LEASE_TORN, states_max: 30_000_000 },
     Model { bounds: LEASE_CHANGE, states_max: 30_000_000 },

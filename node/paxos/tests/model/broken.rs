@@ -62,7 +62,9 @@ pub fn model_for(mutant: Mutant) -> Option<&'static Bounds> {
         Mutant::DriftNotSubtracted | Mutant::DriftOfOnePercent => &ORDERED_DRIFT,
         Mutant::LeaseKeptAfterRelease | Mutant::RenewedAfterRelease => &ORDERED_HANDOVER,
         Mutant::LearnersGrantCounted => &LEARNER,
-        Mutant::LeaseCountedFromArrival => &ORDERED_LATE,
+        Mutant::LeaseCountedFromArrival | Mutant::OldGrantForNewest | Mutant::MixedGrants => {
+            &ORDERED_LATE
+        }
         _ => return None,
     };
     Some(bounds)
