@@ -112,7 +112,7 @@ model: ## each model of the protocol to exhaustion or its bound; STATES=n states
 	STATES=$(or $(STATES),full) cargo test --locked -p paxos --test model -- --nocapture --test-threads=1
 
 mutants: ## break the protocol's rules one by one and show what catches each
-	cargo test --locked -p paxos --features mutants --test mutants --test handover -- --nocapture
+	cargo test --locked -p paxos --features mutants --test mutants --test handover --test deposed -- --nocapture
 
 nemesis: ## SECONDS of every fault at real nodes (root); BROKEN=AdoptNothing: at nodes that break this rule, to be found out
 	@.ci/nemesis '$(or $(SECONDS),75)' '$(BROKEN)'
@@ -129,4 +129,4 @@ check: ## format, lints, docs
 # listed once more at the end; with PAXOS_REQUIRE=all that is a failure.
 test: compile check ## everything: check, then all tests
 	@.ci/skips cargo test --locked --workspace --quiet -- --show-output
-	cargo test --locked --quiet -p paxos --features mutants --test mutants --test handover
+	cargo test --locked --quiet -p paxos --features mutants --test mutants --test handover --test deposed

@@ -8,7 +8,9 @@
 //! returning node cannot disturb a healthy leader. Nodes that cannot accept (full or hung disk)
 //! count as unreachable: grey failure (PITFALLS 103).
 //!
-//! `HighestId` is the lecture's rule: who hears no higher id for two heartbeat intervals leads.
+//! `HighestId` is the lecture's rule: who hears no higher id for two heartbeat intervals leads, nor of
+//! one that others follow. Here too only those count that reach a quorum both ways: a higher id that
+//! cannot choose would keep those from leading who can, and disturb them for ever.
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::hash::{Hash, Hasher};
@@ -64,6 +66,8 @@ pub(crate) enum Standing {
 pub(crate) enum Decision {
     Stay,
     TakeOver,
+    /// It cannot accept itself, but the others can: one of them is to go on without a pause.
+    HandOver,
     StepDown(Deposed),
 }
 
@@ -93,6 +97,9 @@ pub(crate) struct Election {
     quorum_connected_us: u64,
     /// When this node last became leader.
     elected_us: Option<u64>,
+    /// The highest ballot known to have led, here or elsewhere.
+    led: Ballot,
+    /// When leaders were elected, as far as this node knows: itself and others.
     elections_us: VecDeque<u64>,
     jitter_us: u64,
     random: u64,
@@ -120,6 +127,7 @@ impl Election {
             attempts: 0,
             quorum_connected_us: now_us,
             elected_us: None,
+            led: Ballot::ZERO,
             elections_us: VecDeque::new(),
             jitter_us: 0,
             random: settings.seed,
@@ -194,6 +202,7 @@ impl Election {
                 let can_choose = heartbeat.quorum_connected;
                 let newer = self.followed.is_none_or(|followed| ballot >= followed.ballot);
                 if newer {
+                    self.note_election(ballot, now_us);
                     self.somebody_leads(ballot, now_us);
                     self.followed =
                         Some(Followed { node: from, ballot, heard_us: now_us, can_choose });
@@ -211,6 +220,7 @@ impl Election {
             Some(followed) if ballot < followed.ballot => {}
             Some(followed) if ballot == followed.ballot => followed.heard_us = now_us,
             _ => {
+                self.note_election(ballot, now_us);
                 self.somebody_leads(ballot, now_us);
                 self.followed = Some(Followed {
                     node: ballot.node,
@@ -269,12 +279,12 @@ impl Election {
         was_leader
     }
 
-    pub(crate) fn on_elected(&mut self, now_us: u64) {
+    pub(crate) fn on_elected(&mut self, ballot: Ballot, now_us: u64) {
         self.followed = None;
         self.attempts = 0;
         self.quorum_connected_us = now_us;
         self.elected_us = Some(now_us);
-        self.note_election(now_us);
+        self.note_election(ballot, now_us);
     }
 
     /// An own candidacy or reign has ended. Back off before the next, longer each time, by chance,
@@ -310,7 +320,19 @@ impl Election {
         (timing.phase1_us << self.attempts.min(10)).min(timing.phase1_us_max)
     }
 
-    pub(crate) fn note_election(&mut self, now_us: u64) {
+    /// `ballot` leads. If that is news, somebody was elected: no matter who, since it is the whole
+    /// group that has no leader as long as they replace each other. A leader that goes on in its new
+    /// configuration was never in doubt.
+    fn note_election(&mut self, ballot: Ballot, now_us: u64) {
+        if ballot <= self.led {
+            return;
+        }
+        let former = std::mem::replace(&mut self.led, ballot);
+        let goes_on = former.node == ballot.node && former.configuration < ballot.configuration;
+        let elsewhere = ballot.node != self.settings.id && mutant!(ElectionsOfOthersForgotten);
+        if goes_on || elsewhere {
+            return;
+        }
         self.elections_us.push_back(now_us);
         while self.elections_us.front().is_some_and(|at| now_us.saturating_sub(*at) > MINUTE_US) {
             self.elections_us.pop_front();
@@ -376,15 +398,15 @@ impl Election {
         is_fresh || self.is_quorum_connected(now_us, configuration)
     }
 
-    /// Time has passed. A node that was itself paused must not take that for the others' silence
+    /// A call has come. A node that was itself paused must not take that for the others' silence
     /// (PITFALLS 104): it moves all it remembers forward by its own lateness.
-    /// Returns that lateness; 0 when the tick came in time.
-    pub(crate) fn on_tick(&mut self, now_us: u64) -> u64 {
+    /// Returns that lateness; 0 when the last tick was not too long ago, or it is noticed already.
+    pub(crate) fn notice_lateness(&mut self, now_us: u64) -> u64 {
         let late_us = now_us.saturating_sub(self.last_tick_us);
-        self.last_tick_us = now_us;
         if late_us <= self.settings.timing.heartbeat_us || mutant!(LagNotSubtracted) {
             return 0;
         }
+        self.last_tick_us = now_us;
         let forward = |at: u64| (at + late_us).min(now_us);
         for peer in self.peers.values_mut() {
             peer.received_us = peer.received_us.map(forward);
@@ -396,6 +418,10 @@ impl Election {
         self.quorum_connected_us = forward(self.quorum_connected_us);
         self.eligible_since_us = None;
         late_us
+    }
+
+    pub(crate) fn on_tick(&mut self, now_us: u64) {
+        self.last_tick_us = now_us;
     }
 
     /// What this node should do now. `stalled` says that it leads and has chosen nothing of what is
@@ -438,11 +464,13 @@ impl Election {
         match standing {
             Standing::Leading => {
                 let cut_off_us = now_us.saturating_sub(self.quorum_connected_us);
-                let full = !self.can_accept && configuration.voters().count() > 1;
-                if stalled || full || cut_off_us >= self.settings.timing.silence_us {
+                if stalled || cut_off_us >= self.settings.timing.silence_us {
                     return Decision::StepDown(Deposed::LostQuorum);
                 }
-                Decision::Stay
+                match self.is_in_the_way(configuration) {
+                    true => Decision::HandOver,
+                    false => Decision::Stay,
+                }
             }
             Standing::Preparing => Decision::Stay,
             Standing::Following => {
@@ -475,33 +503,55 @@ impl Election {
         standing: Standing,
     ) -> Decision {
         let patience_us = 2 * self.settings.timing.heartbeat_us;
-        // Whoever cannot accept (full or hung disk, torn log) cannot lead: it must not keep those
-        // from leading who can.
+        let alone = configuration.voters().count() == 1;
+        let reaches_quorum = alone || self.is_quorum_connected(now_us, configuration);
+        if reaches_quorum {
+            self.quorum_connected_us = now_us;
+        }
+        // Whoever cannot accept (full or hung disk, torn log) or reaches no quorum cannot lead: it
+        // must not keep those from leading who can.
+        let is_recent = |peer: &Peer| {
+            peer.received_us.is_some_and(|at| now_us.saturating_sub(at) < patience_us)
+        };
         let heard_lately = |peer: &Peer| {
             peer.heartbeat.can_accept
+                && peer.heartbeat.quorum_connected
                 // Nor one that has not learned yet that it is a voter.
                 && peer.heartbeat.first_unchosen > configuration.slot
-                && peer.received_us.is_some_and(|at| now_us.saturating_sub(at) < patience_us)
+                && is_recent(peer)
         };
-        let higher = self
-            .peers
-            .range(self.settings.id..)
-            // A learner never leads, however high its id.
-            .filter(|(node, _)| **node > self.settings.id && configuration.is_voter(**node))
-            .any(|(_, peer)| heard_lately(peer));
+        // A learner never leads, however high its id.
+        let is_higher = |node: NodeId| node > self.settings.id && configuration.is_voter(node);
+        // Heard, or heard of: one that only this node does not hear would be disturbed for ever.
+        let higher = self.peers.iter().any(|(node, peer)| {
+            let follows_higher = peer.heartbeat.happy_with.is_some_and(is_higher);
+            is_higher(*node) && heard_lately(peer) || follows_higher && is_recent(peer)
+        });
         let waits_until_us = self.deferred_until_us.max(self.candidate_until_us);
-        let alone = configuration.voters().count() == 1;
-        let just_started = now_us.saturating_sub(self.started_us) < patience_us;
+        // As long again, until the others have been able to say that they reach a quorum.
+        let just_started = now_us.saturating_sub(self.started_us) < 2 * patience_us;
+        let cut_off_us = now_us.saturating_sub(self.quorum_connected_us);
+        let is_cut_off =
+            standing == Standing::Leading && cut_off_us >= self.settings.timing.silence_us;
         match standing {
             Standing::Following if higher || just_started || now_us < waits_until_us => {
                 Decision::Stay
             }
-            Standing::Following if self.can_accept || alone => Decision::TakeOver,
+            Standing::Following if reaches_quorum && (self.can_accept || alone) => {
+                Decision::TakeOver
+            }
             Standing::Following => Decision::Stay,
             _ if higher => Decision::StepDown(Deposed::HigherId),
-            _ if !self.can_accept && !alone => Decision::StepDown(Deposed::LostQuorum),
+            _ if is_cut_off || self.is_in_the_way(configuration) => {
+                Decision::StepDown(Deposed::LostQuorum)
+            }
             _ => Decision::Stay,
         }
+    }
+
+    /// Is its own disk full or hung, while others could go on without it?
+    pub(crate) fn is_in_the_way(&self, configuration: &Configuration) -> bool {
+        !self.can_accept && configuration.voters().count() > 1
     }
 
     /// This node's place among those who could take over: by priority, then by id, highest first.
@@ -543,3 +593,6 @@ impl Election {
         (z ^ (z >> 31)) % (bound + 1)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -36,6 +36,9 @@ pub enum Value {
 }
 
 impl Value {
+    /// Bytes of a value's frame in a `Chosen`, about.
+    pub(crate) const CHOSEN_OVERHEAD_BYTES: usize = 32;
+
     /// Bytes that this value holds in memory and on the wire, without its frame.
     pub fn len_bytes(&self) -> usize {
         match self {

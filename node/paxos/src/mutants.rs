@@ -97,10 +97,13 @@ mod broken {
         StoreVersionLowered,
         StoreVersionUnheardOf,
         LeaseOfTheOldQuorum,
+        ElectionsOfOthersForgotten,
+        FullLeaderStepsDown,
+        TimersOutliveTheBallot,
     }
 
     impl Mutant {
-        pub const ALL: [Mutant; 66] = [
+        pub const ALL: [Mutant; 69] = [
             Mutant::OneVariableForPromisedAndAccepted,
             Mutant::PromiseGoesBack,
             Mutant::PromiseOnlySlotsSeen,
@@ -167,6 +170,9 @@ mod broken {
             Mutant::StoreVersionLowered,
             Mutant::StoreVersionUnheardOf,
             Mutant::LeaseOfTheOldQuorum,
+            Mutant::ElectionsOfOthersForgotten,
+            Mutant::FullLeaderStepsDown,
+            Mutant::TimersOutliveTheBallot,
         ];
     }
 

@@ -80,7 +80,8 @@ pub struct PeerView {
     pub can_accept: bool,
 }
 
-/// See the crate's documentation. Every call takes the time and fills an [`Output`].
+/// See the crate's documentation. Every call takes the time and fills an [`Output`]. Whichever call
+/// comes first behind a pause of this process, it begins by noticing that pause.
 ///
 /// Invariants:
 /// - a `Leading` or `Preparing` proposer's ballot is the own acceptor's promise;
@@ -240,6 +241,7 @@ impl Replica {
 
     /// Takes one message from a peer.
     pub fn step(&mut self, now: Now, envelope: Envelope, output: &mut Output) {
+        self.notice_lateness(now);
         let Envelope { from, to, message } = envelope;
         assert!(to == self.settings.id, "a message for {to} reached {}", self.settings.id);
         // Peace, not safety: whoever is not a member is not answered.
@@ -253,8 +255,8 @@ impl Replica {
 
     /// Lets time pass: heartbeats, suspicion, repeats. Call at least every 5 ms.
     pub fn tick(&mut self, now: Now, output: &mut Output) {
-        let late_us = self.election.on_tick(now.mono_us);
-        self.holder.forgive(late_us, now.mono_us);
+        self.notice_lateness(now);
+        self.election.on_tick(now.mono_us);
         self.consider(now, output);
         self.go_on_handing_over(now, output);
         if self.election.heartbeat_due(now.mono_us) {
@@ -274,6 +276,7 @@ impl Replica {
     /// The journal has synced every record up to `position`.
     pub fn durable(&mut self, now: Now, position: Position, output: &mut Output) {
         assert!(position <= self.written, "position {position:?} was never written");
+        self.notice_lateness(now);
         self.synced = self.synced.max(position);
         self.after_step(now, output);
     }
@@ -286,6 +289,7 @@ impl Replica {
         payload: Bytes,
         output: &mut Output,
     ) -> Result<BatchId, Refusal> {
+        self.notice_lateness(now);
         let Proposer::Leading(leading) = &self.proposer else {
             return Err(Refusal::NotLeading { leader: self.leader() });
         };
@@ -303,6 +307,7 @@ impl Replica {
     /// Asks for a linearizable read point: a round among a quorum that starts after this call
     /// confirms that this node still leads; the answer is in `Output::reads`.
     pub fn read(&mut self, now: Now, id: ReadId, output: &mut Output) -> Result<(), Refusal> {
+        self.notice_lateness(now);
         let Proposer::Leading(leading) = &self.proposer else {
             return Err(Refusal::NotLeading { leader: self.leader() });
         };
@@ -321,6 +326,7 @@ impl Replica {
     /// granted it is over. False for one that cannot lead: a learner, or a node that must heal its
     /// log first.
     pub fn take_over(&mut self, now: Now, output: &mut Output) -> bool {
+        self.notice_lateness(now);
         if !self.configuration.is_voter(self.settings.id) && !mutant!(RemovedMayCampaign) {
             return false;
         }
@@ -337,6 +343,7 @@ impl Replica {
 
     /// A connection to `peer` has closed: a hint to ask around now. Never ends a lease.
     pub fn disconnected(&mut self, now: Now, peer: NodeId, output: &mut Output) {
+        self.notice_lateness(now);
         // Another program may come back in its place.
         self.store_versions.remove(&peer);
         let was_leader = self.election.on_disconnected(peer);
@@ -364,6 +371,7 @@ impl Replica {
 
     /// A connection to `peer` is up: what was in flight to it may be lost and is sent again.
     pub fn connected(&mut self, now: Now, peer: NodeId, output: &mut Output) {
+        self.notice_lateness(now);
         if !self.configuration.contains(peer) || peer == self.settings.id {
             return;
         }
@@ -412,6 +420,7 @@ impl Replica {
         configuration: Configuration,
         output: &mut Output,
     ) {
+        self.notice_lateness(now);
         if below <= self.learner.first_unchosen {
             return;
         }

@@ -84,9 +84,7 @@ impl Simulation {
         let others: Vec<NodeId> = voters.iter().copied().filter(|node| *node != leader).collect();
         let hub = *self.chance.pick(&others);
         self.trace(|| format!("---- trial: {trial:?}, leader {leader}, hub {hub}"));
-        // With writes under way all others may be further behind than a small window allows, and a
-        // node that is told to stop waits for nobody then.
-        self.clients_work = trial != Trial::StopLeader;
+        self.clients_work = true;
         for client in 0..self.clients.all.len() {
             self.act(client);
         }

@@ -13,7 +13,7 @@
 
 use super::Replica;
 use crate::ballot::{Ballot, NodeId, Slot};
-use crate::message::Message;
+use crate::message::{Message, Value};
 use crate::output::{Deposed, Note, Output};
 use crate::proposer::{Handover, Proposer};
 use crate::settings::Now;
@@ -63,12 +63,40 @@ impl Released {
     pub(super) fn successor(self) -> (Ballot, Option<NodeId>) {
         (self.ballot, self.to)
     }
+
+    pub(super) fn postpone(&mut self, late_us: u64) {
+        self.deadline_us += late_us;
+    }
 }
 
 impl Replica {
     /// Begins to hand over to `to`, or to the best voter. What comes of it is in the notes:
     /// `Released` and then another leader, or `HandoverGivenUp`.
     pub fn hand_over(
+        &mut self,
+        now: Now,
+        to: Option<NodeId>,
+        output: &mut Output,
+    ) -> Result<NodeId, HandoverRefusal> {
+        self.notice_lateness(now);
+        let to = self.begin_handover(now, to, output)?;
+        self.after_step(now, output);
+        Ok(to)
+    }
+
+    /// This leader cannot accept any more, and others can: one that has caught up goes on, without
+    /// waiting for any silence or the end of any lease. If there is none, or it does not work out
+    /// within the bound, whoever can takes over.
+    pub(super) fn make_way(&mut self, now: Now, output: &mut Output) {
+        if self.is_handing_over() {
+            return;
+        }
+        if mutant!(FullLeaderStepsDown) || self.begin_handover(now, None, output).is_err() {
+            self.end_ballot(now, Deposed::LostQuorum, output);
+        }
+    }
+
+    fn begin_handover(
         &mut self,
         now: Now,
         to: Option<NodeId>,
@@ -95,8 +123,8 @@ impl Replica {
         if let Proposer::Leading(leading) = &mut self.proposer {
             leading.handover = Some(Handover { to, deadline_us });
         }
+        self.bring_up_to_date(now, to, output);
         self.go_on_handing_over(now, output);
-        self.after_step(now, output);
         Ok(to)
     }
 
@@ -124,10 +152,22 @@ impl Replica {
             return Err(HandoverRefusal::CannotAccept { to });
         }
         let slots = self.learner.first_unchosen.0.saturating_sub(peer.first_unchosen.0);
-        if slots > self.settings.limits.window_slots {
+        let soon = slots <= self.settings.limits.window_slots;
+        if !soon && !self.fits_one_message(peer.first_unchosen) {
             return Err(HandoverRefusal::Behind { to, slots });
         }
         Ok(slots)
+    }
+
+    /// May all that is chosen from `first` on be sent in one `Chosen`? A small window says nothing
+    /// of how far behind a peer is: under load each knows less than the leader by what is on the way.
+    fn fits_one_message(&self, first: Slot) -> bool {
+        let mut bytes_left = self.settings.limits.chunk_bytes;
+        first.until(self.learner.first_unchosen).all(|slot| {
+            let Some(entry) = self.acceptor.entry(slot) else { return false };
+            let bytes = Value::CHOSEN_OVERHEAD_BYTES + entry.value.len_bytes();
+            bytes_left.checked_sub(bytes).map(|left| bytes_left = left).is_some()
+        })
     }
 
     /// Of those that could lead, the one of highest priority, then the one that lacks least.
@@ -154,6 +194,9 @@ impl Replica {
                 // Nothing was said yet: the ballot and its lease simply go on.
                 leading.handover = None;
                 output.notes.push(Note::HandoverGivenUp { to });
+                if self.election.is_in_the_way(&self.configuration) {
+                    self.end_ballot(now, Deposed::LostQuorum, output);
+                }
             }
             return;
         }
@@ -162,7 +205,9 @@ impl Replica {
         if now.mono_us >= deadline_us {
             self.released = None;
             output.notes.extend(to.map(|to| Note::HandoverGivenUp { to }));
-            if self.own_ballot().is_none() && self.configuration.is_voter(self.settings.id) {
+            let could = self.configuration.is_voter(self.settings.id)
+                && !self.election.is_in_the_way(&self.configuration);
+            if self.own_ballot().is_none() && could {
                 self.begin_candidacy(now, None, output);
             }
         } else if let Some(to) = to
@@ -241,7 +286,9 @@ impl Replica {
         first_unchosen: Slot,
         output: &mut Output,
     ) {
-        let lacks = first_unchosen.0.saturating_sub(self.learner.first_unchosen.0);
+        // What it holds and does not know to be chosen it learns in phase 1.
+        let lacks = |slot: &Slot| self.acceptor.entry(*slot).is_none();
+        let lacks = self.learner.first_unchosen.until(first_unchosen).filter(lacks).count() as u64;
         let able = self.configuration.is_voter(self.settings.id)
             && self.election.can_accept
             && lacks <= self.settings.limits.window_slots;

@@ -78,7 +78,9 @@ impl Replica {
         if slot >= self.learner.first_unchosen {
             return;
         }
-        let resend_us = self.settings.timing.resend_us;
+        // A handover does not wait until what may have been lost is due again.
+        let is_waited_for = leading.handover.is_some_and(|handover| handover.to == peer);
+        let resend_us = if is_waited_for { 0 } else { self.settings.timing.resend_us };
         if leading.delivery(peer, slot, now.mono_us, resend_us) == Delivery::Needed {
             self.send_missing(now, peer, output);
         }
@@ -121,7 +123,7 @@ impl Replica {
         let mut bytes = 0;
         for slot in first.until(first_unchosen) {
             let Some(entry) = self.acceptor.entry(slot) else { break };
-            bytes += 32 + entry.value.len_bytes();
+            bytes += Value::CHOSEN_OVERHEAD_BYTES + entry.value.len_bytes();
             values.push(entry.value.clone());
             if bytes >= self.settings.limits.chunk_bytes {
                 break;

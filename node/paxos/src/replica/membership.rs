@@ -31,6 +31,7 @@ impl Replica {
         change: &Change,
         output: &mut Output,
     ) -> Result<BatchId, ChangeRefusal> {
+        self.notice_lateness(now);
         let leader = self.leader().filter(|leader| *leader != self.settings.id);
         let Proposer::Leading(leading) = &self.proposer else {
             return Err(ChangeRefusal::NotLeading { leader });

@@ -86,7 +86,7 @@ impl Replica {
         let mut leading = Leading::new(ballot, configuration, first, now.mono_us);
         leading.own_slot = end;
         self.proposer = Proposer::Leading(leading);
-        self.election.on_elected(now.mono_us);
+        self.election.on_elected(ballot, now.mono_us);
         self.begin_lease(now, ballot);
         self.released = None;
         let (mut adopted, mut noops) = (0, 0);
@@ -186,7 +186,10 @@ impl Replica {
         {
             output.lost.push(*id);
         }
-        self.proposer = Proposer::Following;
+        // With it go all its timers: repeats, heartbeats, read rounds, a handover's bound.
+        if !mutant!(TimersOutliveTheBallot) {
+            self.proposer = Proposer::Following;
+        }
         self.holder.end();
         // Messages of this ballot that still wait for a sync would be spoken by a leader that is
         // none any more.

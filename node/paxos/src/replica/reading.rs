@@ -36,6 +36,7 @@ impl Replica {
         id: ReadId,
         output: &mut Output,
     ) -> Result<(), Refusal> {
+        self.notice_lateness(now);
         let leader = self.happy_with(now).filter(|leader| *leader != self.settings.id);
         let Some(leader) = leader else {
             return Err(Refusal::NotLeading { leader: self.leader() });

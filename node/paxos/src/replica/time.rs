@@ -9,6 +9,29 @@ use crate::proposer::Proposer;
 use crate::settings::Now;
 
 impl Replica {
+    /// A node that was itself paused (stopped, suspended, starved) blames nobody for it, whichever
+    /// call comes first when it goes on. Leases and grants know no such mercy: they end by the clock.
+    pub(super) fn notice_lateness(&mut self, now: Now) {
+        let late_us = self.election.notice_lateness(now.mono_us);
+        if late_us == 0 {
+            return;
+        }
+        self.holder.forgive(late_us, now.mono_us);
+        match &mut self.proposer {
+            Proposer::Following => {}
+            Proposer::Preparing(preparing) => preparing.deadline_us += late_us,
+            Proposer::Leading(leading) => {
+                leading.progress_us = (leading.progress_us + late_us).min(now.mono_us);
+                if let Some(handover) = &mut leading.handover {
+                    handover.deadline_us += late_us;
+                }
+            }
+        }
+        if let Some(released) = &mut self.released {
+            released.postpone(late_us);
+        }
+    }
+
     /// Asks the election what to do, and does it.
     pub(super) fn consider(&mut self, now: Now, output: &mut Output) {
         let standing = match &self.proposer {
@@ -29,6 +52,7 @@ impl Replica {
         match self.election.decide(now.mono_us, &self.configuration, standing, stalled, bound) {
             Decision::Stay => {}
             Decision::TakeOver => self.begin_candidacy(now, None, output),
+            Decision::HandOver => self.make_way(now, output),
             Decision::StepDown(reason) => self.end_ballot(now, reason, output),
         }
         self.note_leader(output);

@@ -11,7 +11,8 @@
 //!   needs its ballot durable at home. A promise hides no durable entry.
 //! - Chosen is said, hinted or applied only of what is chosen; applied is the chosen prefix, in
 //!   order, once.
-//! - A ballot is begun by one process only, and elects once.
+//! - A ballot is begun by one process only, and elects once. Nobody says a word as its leader once its
+//!   own acceptor has promised a higher one.
 //! - A batch is proposed in one slot; acknowledged means chosen; lost means never chosen.
 //! - A ballot counts in no slot that another configuration rules; a configuration is proposed above
 //!   nothing open and has nothing above it; nobody promises in one that its disk does not know; who
@@ -46,6 +47,8 @@ struct Facts {
     snapshot_configuration: u32,
     /// Highest ballot in a Promise that has left.
     spoken: Ballot,
+    /// What it had promised when its last call was over.
+    promised_before: Ballot,
     applied_below: Slot,
     /// The durable book was found to hold all that is chosen below, and has not changed there since.
     learned_below: Slot,
@@ -87,6 +90,7 @@ impl Checker {
             snapshot_below: Slot::FIRST,
             snapshot_configuration: 0,
             spoken: Ballot::ZERO,
+            promised_before: Ballot::ZERO,
             applied_below: Slot::FIRST,
             learned_below: Slot::FIRST,
         };
@@ -403,6 +407,7 @@ impl Checker {
     pub fn restarted(&mut self, node: NodeId, applied_below: Slot) {
         let facts = self.facts(node);
         facts.written = facts.durable.clone();
+        facts.promised_before = facts.durable.promised;
         facts.applied_below = applied_below;
     }
 
@@ -437,12 +442,15 @@ impl Checker {
             }
             Message::Accept { ballot, slot, value, hint } => {
                 self.own_ballot(from, *ballot, "Accept");
+                self.check_reign(from, *ballot, "Accept");
                 self.begun(*ballot, incarnation);
                 self.carries(*slot, *ballot, value);
                 self.hint(*ballot, *hint);
             }
             Message::Accepted { ballot, slot, .. } => self.check_accepted(from, *ballot, *slot),
+            Message::Confirm { ballot, .. } => self.check_reign(from, *ballot, "Confirm"),
             Message::Heartbeat(Heartbeat { leading: Some(ballot), hint, .. }) => {
+                self.check_reign(from, *ballot, "a heartbeat");
                 self.hint(*ballot, *hint);
             }
             Message::Chosen { first, values } => {
@@ -478,6 +486,22 @@ impl Checker {
         if durable < ballot {
             self.fail(format!("{from} sends {kind} of {ballot}, its disk promises only {durable}"));
         }
+    }
+
+    /// A leader whose own acceptor has promised more is none any more, and its timers are stopped.
+    fn check_reign(&mut self, from: NodeId, ballot: Ballot, kind: &str) {
+        let promised = self.facts(from).promised_before;
+        if ballot < promised {
+            self.fail(format!(
+                "{from} sends {kind} of {ballot}, it had promised {promised} before"
+            ));
+        }
+    }
+
+    /// Everything that a call of `node` has asked for is written and sent.
+    pub fn call_is_over(&mut self, node: NodeId) {
+        let facts = self.facts(node);
+        facts.promised_before = facts.written.promised;
     }
 
     fn begun(&mut self, ballot: Ballot, incarnation: u64) {

@@ -646,6 +646,7 @@ impl Cluster {
             self.checker.sent(id, incarnation, &envelope.message);
             self.outbox.push(envelope);
         }
+        self.checker.call_is_over(id);
         for (slot, value) in applicable {
             self.apply(id, slot, &value);
         }
