@@ -1,5 +1,5 @@
-//! All records, in 16384 small tables, one a hash slot. Small tables grow in small steps: no
-//! insert ever waits for the rehash of a million others.
+//! All records, by hash slot, and within one in parts of bounded size (`hash_slot.rs`): no insert
+//! ever waits for the rehash of a million others, and no walk has to take a million at once.
 //!
 //! Every change goes through [`Keyspace::put`], [`Keyspace::touch`], [`Keyspace::remove`] and
 //! [`Keyspace::clear`], which keep in step with the records, always:
@@ -10,9 +10,9 @@
 
 use std::collections::BTreeMap;
 
-use hashbrown::HashTable;
 use xxhash_rust::xxh3::xxh3_64;
 
+use super::hash_slot::{HashSlot, Part};
 use super::record::{Form, Parts, Record};
 use super::touches::Touches;
 use super::walk::Walk;
@@ -21,15 +21,19 @@ use crate::command::{HASH_SLOTS, hash_slot};
 /// Hash of a key with its hash slot inside, so that the one number names table and record. The
 /// top seven bits and the low ones are the key's own: by those a table finds its entries.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(super) struct KeyHash(u64);
+pub(super) struct KeyHash(pub(super) u64);
 
 const SLOT_SHIFT: u32 = 43;
 const SLOT_MASK: u64 = (HASH_SLOTS as u64 - 1) << SLOT_SHIFT;
 
 impl KeyHash {
     pub(super) fn of(key: &[u8]) -> KeyHash {
-        let slot = u64::from(hash_slot(key)) << SLOT_SHIFT;
-        KeyHash(xxh3_64(key) & !SLOT_MASK | slot)
+        KeyHash::in_slot(usize::from(hash_slot(key)), key)
+    }
+
+    /// Of a key whose hash slot is known.
+    pub(super) fn in_slot(slot: usize, key: &[u8]) -> KeyHash {
+        KeyHash(xxh3_64(key) & !SLOT_MASK | (slot as u64) << SLOT_SHIFT)
     }
 
     pub(super) fn slot(self) -> usize {
@@ -41,19 +45,42 @@ impl KeyHash {
         (self.0 >> (SLOT_SHIFT - 2)) as usize & 3
     }
 
-    /// Place within the hash slot for `SCAN`, 39 bits: with the slot in front still a number that
-    /// every client language holds exactly.
-    pub(super) fn scan_position(self) -> u64 {
+    /// Place within the hash slot.
+    pub(super) fn position(self) -> u64 {
         let own = self.0 & ((1 << SLOT_SHIFT) - 1);
-        own >> (SLOT_SHIFT - 39)
+        own >> (SLOT_SHIFT - POSITION_BITS)
+    }
+
+    pub(super) fn place(self) -> Place {
+        Place::new(self.slot(), self.position())
     }
 }
 
-#[derive(Default)]
-pub(super) struct HashSlot {
-    pub(super) table: HashTable<Record>,
-    /// Wrapping sum of the state hashes of its records.
-    sum: u128,
+/// With the slot in front, a position is still a number that every client language holds exactly.
+const POSITION_BITS: u32 = 39;
+
+/// A place in one fixed order of all possible keys: by hash slot, then by hash. What goes through
+/// the store in slices remembers where it is by this, whatever comes and goes meanwhile, and even
+/// when another node goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) struct Place(pub(super) u64);
+
+impl Place {
+    pub(super) const FIRST: Place = Place(0);
+    /// Behind all of them.
+    pub(super) const END: Place = Place((HASH_SLOTS as u64) << POSITION_BITS);
+
+    pub(super) fn new(slot: usize, position: u64) -> Place {
+        Place((slot as u64) << POSITION_BITS | position)
+    }
+
+    pub(super) fn slot(self) -> usize {
+        (self.0 >> POSITION_BITS) as usize
+    }
+
+    pub(super) fn position(self) -> u64 {
+        self.0 & ((1 << POSITION_BITS) - 1)
+    }
 }
 
 pub(super) struct Keyspace {
@@ -100,8 +127,15 @@ impl Keyspace {
         self.sum
     }
 
-    pub(super) fn slot(&self, slot: usize) -> &HashTable<Record> {
-        &self.slots[slot].table
+    pub(super) fn slot_len(&self, slot: usize) -> usize {
+        self.slots[slot].len()
+    }
+
+    /// The part that holds `from`, or the next one that has records: to be gone through from there
+    /// on. `None` when there are none behind it.
+    pub(super) fn part_from(&self, from: Place) -> Option<Part<'_>> {
+        let slot = self.occupied_slots(from.slot()).next()?;
+        Some(self.slots[slot].part(from.max(Place::new(slot, 0))))
     }
 
     pub(super) fn slot_sum(&self, slot: usize) -> u128 {
@@ -109,7 +143,7 @@ impl Keyspace {
     }
 
     pub(super) fn records(&self) -> impl Iterator<Item = &Record> {
-        self.occupied_slots(0).flat_map(|slot| self.slots[slot].table.iter())
+        self.occupied_slots(0).flat_map(|slot| self.slots[slot].records())
     }
 
     /// The hash slots from `first` on that have records.
@@ -150,16 +184,16 @@ impl Keyspace {
 
     pub(super) fn find(&self, key: &[u8]) -> Option<&Record> {
         let hash = KeyHash::of(key);
-        self.slots[hash.slot()].table.find(hash.0, |record| record.key() == key)
+        self.slots[hash.slot()].find(hash, |record| record.key() == key)
     }
 
     /// Makes `parts` the record of its key.
     pub(super) fn put(&mut self, parts: Parts<'_>) {
         let hash = KeyHash::of(parts.key);
         let slot = &mut self.slots[hash.slot()];
-        match slot.table.find_mut(hash.0, |record| record.key() == parts.key) {
+        match slot.find_mut(hash, |record| record.key() == parts.key) {
             Some(record) => {
-                hand_over(&mut self.walk, hash.slot(), record);
+                hand_over(&mut self.walk, hash, record);
                 let before = Before::of(record);
                 record.replace(self.epoch, parts.value, parts.form, parts.deadline_ms);
                 let after = Before::of(record);
@@ -168,8 +202,7 @@ impl Keyspace {
             None => {
                 let record = Record::new(self.epoch, parts);
                 let after = Before::of(&record);
-                let rehash = |record: &Record| KeyHash::of(record.key()).0;
-                slot.table.insert_unique(hash.0, record, rehash);
+                slot.insert(hash, record);
                 self.changed(hash, None, Some(after));
             }
         }
@@ -179,8 +212,8 @@ impl Keyspace {
     pub(super) fn touch(&mut self, key: &[u8], deadline_ms: u64) {
         let hash = KeyHash::of(key);
         let slot = &mut self.slots[hash.slot()];
-        if let Some(record) = slot.table.find_mut(hash.0, |record| record.key() == key) {
-            hand_over(&mut self.walk, hash.slot(), record);
+        if let Some(record) = slot.find_mut(hash, |record| record.key() == key) {
+            hand_over(&mut self.walk, hash, record);
             let before = Before::of(record);
             record.set_header(self.epoch, record.form(), deadline_ms);
             let after = Before::of(record);
@@ -194,9 +227,8 @@ impl Keyspace {
 
     fn remove_if(&mut self, hash: KeyHash, is: impl Fn(&Record) -> bool) -> Option<Record> {
         let slot = &mut self.slots[hash.slot()];
-        let entry = slot.table.find_entry(hash.0, is).ok()?;
-        hand_over(&mut self.walk, hash.slot(), entry.get());
-        let (record, _) = entry.remove();
+        let record = slot.remove(hash, is)?;
+        hand_over(&mut self.walk, hash, &record);
         self.changed(hash, Some(Before::of(&record)), None);
         Some(record)
     }
@@ -238,17 +270,17 @@ impl Keyspace {
         const ONE_BY_ONE_MAX: usize = 4;
         let occupied: Vec<usize> = self.occupied_slots(0).collect();
         for slot in occupied {
-            let table = &self.slots[slot].table;
-            if table.len() > ONE_BY_ONE_MAX {
+            let records = &self.slots[slot];
+            if records.len() > ONE_BY_ONE_MAX {
                 self.touches.touch_hash_slot(slot);
             } else {
-                table.iter().for_each(|record| self.touches.touch(KeyHash::of(record.key())));
+                records.records().for_each(|record| self.touches.touch(KeyHash::of(record.key())));
             }
         }
     }
 
     pub(super) fn bury(&mut self, slots: Box<[HashSlot]>) {
-        self.graveyard.extend(slots.into_iter().filter(|slot| slot.table.capacity() > 0));
+        self.graveyard.extend(slots.into_iter().filter(|slot| slot.len() > 0));
     }
 
     /// Gives back the memory of about `records_max` cleared records; whether there is more.
@@ -262,8 +294,11 @@ impl Keyspace {
                 records += 1;
                 continue;
             }
-            let Some(slot) = self.graveyard.pop() else { return false };
-            records += slot.table.len() + 1;
+            let Some(slot) = self.graveyard.last_mut() else { return false };
+            match slot.pop_part() {
+                Some(part) => records += part.len() + 1,
+                None => drop(self.graveyard.pop()),
+            }
         }
         !(self.graveyard.is_empty() && self.old_deadlines.is_empty())
     }
@@ -273,7 +308,7 @@ impl Keyspace {
         self.touches.touch(hash);
         let slot = hash.slot();
         let (word, bit) = (&mut self.occupied[slot / 64], 1 << (slot % 64));
-        if self.slots[slot].table.is_empty() {
+        if self.slots[slot].len() == 0 {
             *word &= !bit
         } else {
             *word |= bit
@@ -327,10 +362,10 @@ impl Before {
     }
 }
 
-/// Lets a snapshot in the making have a record before it changes.
-fn hand_over(walk: &mut Option<Walk>, slot: usize, record: &Record) {
+/// Lets a snapshot in the making have a record before it changes or is dropped.
+fn hand_over(walk: &mut Option<Walk>, hash: KeyHash, record: &Record) {
     if let Some(walk) = walk {
-        walk.keep(slot, record);
+        walk.keep(hash.place(), record);
     }
 }
 

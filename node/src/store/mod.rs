@@ -17,6 +17,7 @@
 mod apply;
 pub mod glob;
 mod growth;
+mod hash_slot;
 mod keyspace;
 mod lcs;
 mod long_double;

@@ -1,6 +1,6 @@
 //! Reads: at the leader's clock, outside the log, changing nothing.
 
-use super::keyspace::KeyHash;
+use super::keyspace::Place;
 use super::lcs;
 use super::record::{Form, Record};
 use super::search::too_slow;
@@ -13,10 +13,8 @@ use crate::resp::Reply;
 /// The longest text that Redis keeps in one piece with its object.
 const EMBEDDED_BYTES_MAX: usize = 44;
 
-/// A hash slot with more keys than this is scanned in several steps.
-const SCAN_WHOLE_SLOT_MAX: usize = 512;
-
-/// Whatever a client asks for, a step of `SCAN` looks at about so many keys: more of them stop others.
+/// Whatever a client asks for, a step of `SCAN` looks at so many keys and the rest of a
+/// part: more of them stop others.
 const SCAN_COUNT_MAX: usize = 16 * 1024;
 /// What the pattern of one step of `SCAN` may cost.
 const SCAN_STEPS: u64 = 1 << 24;
@@ -97,13 +95,13 @@ impl View<'_> {
             }
             Read::CountInSlot { hash_slot } => {
                 self.store.nothing_past(self.now_ms)?;
-                Reply::Integer(self.store.keyspace.slot(usize::from(hash_slot)).len() as i64)
+                Reply::Integer(self.store.keyspace.slot_len(usize::from(hash_slot)) as i64)
             }
             Read::KeysInSlot { hash_slot, count } => {
                 self.store.nothing_past(self.now_ms)?;
-                let records = self.store.keyspace.slot(usize::from(hash_slot)).iter();
-                let live = records.filter(|record| self.store.lives(record)).take(count);
-                Reply::Array(Reply::bulks(live.map(Record::key)))
+                let first = Place::new(usize::from(hash_slot), 0);
+                let live = self.live_from(first, Place::new(first.slot() + 1, 0), count);
+                Reply::Array(Reply::bulks(live.into_iter().map(Record::key)))
             }
         })
     }
@@ -141,44 +139,21 @@ impl View<'_> {
         Ok(self.store.search_on(&mut search, usize::MAX).expect("all of them in one slice"))
     }
 
-    /// The cursor is a place in one fixed order of all possible keys: by hash slot, then by hash.
-    /// So a key that is there all the time is met exactly once, whatever comes and goes, and even
+    /// The cursor is a place in the fixed order of all possible keys, where a part ends. So a key that is there all the time is met exactly once, whatever comes and goes, and even
     /// when the next step is answered by another node.
     fn scan(&self, scan: &Scan<'_>) -> Result<Reply, PastDeadline> {
         self.store.nothing_past(self.now_ms)?;
+        let keyspace = &self.store.keyspace;
+        let mut place = Place(scan.cursor);
         let mut found = Vec::new();
-        let mut seen = 0;
-        let mut cursor = scan.cursor;
         let count = scan.count.min(SCAN_COUNT_MAX);
-        while seen < count {
-            let keyspace = &self.store.keyspace;
-            let Some(slot) = keyspace.occupied_slots((cursor >> 39) as usize).next() else {
-                cursor = 0;
-                break;
-            };
-            let slot = slot as u64;
-            let position = if slot == cursor >> 39 { cursor & ((1 << 39) - 1) } else { 0 };
-            let mut here: Vec<(u64, &Record)> = keyspace
-                .slot(slot as usize)
-                .iter()
-                .map(|record| (KeyHash::of(record.key()).scan_position(), record))
-                .filter(|(place, _)| *place >= position)
-                .collect();
-            cursor = (slot + 1) << 39;
-            let room = (count - seen).max(SCAN_WHOLE_SLOT_MAX);
-            if here.len() > room {
-                let (_, (last, _), _) =
-                    here.select_nth_unstable_by_key(room - 1, |(place, _)| *place);
-                let last = *last;
-                here.retain(|(place, _)| *place <= last);
-                cursor = (slot << 39) + last + 1;
-            }
-            seen += here.len();
-            found.extend(here.into_iter().map(|(_, record)| record));
+        while found.len() < count
+            && let Some(part) = keyspace.part_from(place)
+        {
+            found.extend(part.ordered().into_iter().map(|(_, record)| record));
+            place = part.next;
         }
-        if self.store.keyspace.occupied_slots((cursor >> 39) as usize).next().is_none() {
-            cursor = 0;
-        }
+        let cursor = keyspace.part_from(place).map_or(0, |_| place.0);
         let mut steps = SCAN_STEPS;
         let mut wanted = Vec::new();
         for record in found.into_iter().filter(|record| scan.strings && self.store.lives(record)) {
@@ -204,24 +179,42 @@ impl View<'_> {
             let mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
             mixed ^ (mixed >> 31)
         };
-        // Tables have about the same size, so any full one will do; after some misses, the next.
+        // Slots have about the same size, so any full one will do; after some misses, the next. Within
+        // one it is a key of the few behind a place by chance: the same one on every node.
         const MISSES_MAX: usize = 64;
+        const FEW: usize = 16;
         let tries = std::array::from_fn::<_, MISSES_MAX, _>(|_| (roll() % slots) as usize);
         let start = (roll() % slots) as usize;
         let keyspace = &self.store.keyspace;
         let next = keyspace.occupied_slots(start).chain(keyspace.occupied_slots(0));
-        for slot in tries.into_iter().chain(next) {
-            let table = keyspace.slot(slot);
-            let live = || table.iter().filter(|record| self.store.lives(record));
-            match live().count() {
-                0 => {}
-                count => {
-                    let chosen = live().nth((roll() % count as u64) as usize);
-                    return Ok(chosen.map_or(Reply::Null, |record| Reply::bulk(record.key())));
-                }
+        for slot in tries.into_iter().chain(next).filter(|slot| keyspace.slot_len(*slot) > 0) {
+            let (first, end) = (Place::new(slot, 0), Place::new(slot + 1, 0));
+            let middle = Place::new(slot, Place(roll()).position());
+            let mut live = self.live_from(middle, end, FEW);
+            live.extend(self.live_from(first, middle, FEW - live.len()));
+            if !live.is_empty() {
+                let chosen = live[(roll() % live.len() as u64) as usize];
+                return Ok(Reply::bulk(chosen.key()));
             }
         }
         Ok(Reply::Null)
+    }
+
+    /// Up to `count` records that live, from one place to before another, in their order.
+    fn live_from(&self, from: Place, end: Place, count: usize) -> Vec<&Record> {
+        let mut live = Vec::new();
+        let mut place = from;
+        while place < end
+            && live.len() < count
+            && let Some(part) = self.store.keyspace.part_from(place)
+        {
+            let records = part.ordered().into_iter().take_while(|(place, _)| *place < end);
+            let records = records.map(|(_, record)| record);
+            let room = count - live.len();
+            live.extend(records.filter(|record| self.store.lives(record)).take(room));
+            place = part.next;
+        }
+        live
     }
 }
 

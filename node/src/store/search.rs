@@ -5,17 +5,18 @@
 //! there from beginning to end is found, every key found was there at some point in between. (In
 //! `EXEC` it is one moment, and takes as long as it takes.)
 
+use super::keyspace::Place;
 use super::read::REPLY_BYTES_MAX;
 use super::record::Record;
 use super::{PastDeadline, Reading, Store, glob};
-use crate::command::HASH_SLOTS;
 use crate::resp::Reply;
 
 /// A `KEYS` under way.
 #[derive(Debug)]
 pub struct KeySearch {
     pattern: Vec<u8>,
-    next_slot: usize,
+    /// The first place not yet looked at.
+    next: Place,
     found: Vec<Reply>,
     found_bytes: usize,
 }
@@ -39,19 +40,30 @@ impl Store {
         pattern: &[u8],
     ) -> Result<KeySearch, PastDeadline> {
         self.nothing_past(reading.clock_ms)?;
-        Ok(KeySearch { pattern: pattern.to_vec(), next_slot: 0, found: Vec::new(), found_bytes: 0 })
+        Ok(KeySearch {
+            pattern: pattern.to_vec(),
+            next: Place::FIRST,
+            found: Vec::new(),
+            found_bytes: 0,
+        })
     }
 
     /// Looks at about `records_max` more keys; the answer, once all have been looked at.
     pub fn search_on(&self, search: &mut KeySearch, records_max: usize) -> Option<Reply> {
         let mut seen = 0;
-        for slot in self.keyspace.occupied_slots(search.next_slot) {
-            if seen >= records_max {
-                search.next_slot = slot;
-                return None;
-            }
-            let table = self.keyspace.slot(slot);
-            for key in table.iter().filter(|record| self.lives(record)).map(Record::key) {
+        while let Some(part) = self.keyspace.part_from(search.next) {
+            for (place, record) in part.ordered() {
+                // What shares a place is looked at together: behind it, all of it has been.
+                if seen >= records_max && place > search.next {
+                    search.next = place;
+                    return None;
+                }
+                search.next = place;
+                seen += 1;
+                if !self.lives(record) {
+                    continue;
+                }
+                let key = record.key();
                 let mut steps = STEPS_A_KEY;
                 let wanted = search.pattern == b"*"
                     || match glob::matches_within(&search.pattern, key, &mut steps) {
@@ -63,15 +75,17 @@ impl Store {
                     search.found_bytes += key.len() + KEY_BYTES;
                     search.found.push(Reply::bulk(key));
                 }
+                if search.found_bytes > REPLY_BYTES_MAX {
+                    return Some(Reply::error(format!(
+                        "ERR the reply would have more than {REPLY_BYTES_MAX} bytes: use SCAN"
+                    )));
+                }
             }
-            seen = seen.saturating_add(table.len());
-            if search.found_bytes > REPLY_BYTES_MAX {
-                return Some(Reply::error(format!(
-                    "ERR the reply would have more than {REPLY_BYTES_MAX} bytes: use SCAN"
-                )));
+            search.next = part.next;
+            if seen >= records_max {
+                return None;
             }
         }
-        search.next_slot = usize::from(HASH_SLOTS);
         Some(Reply::Array(std::mem::take(&mut search.found)))
     }
 

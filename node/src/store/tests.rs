@@ -1,6 +1,7 @@
 //! Properties of the store as a whole; what single commands answer is compared with Redis in
 //! `tests/redis_equivalence`.
 
+use super::hash_slot::{PART_RECORDS_MAX, work};
 use super::*;
 use crate::resp::Reply;
 
@@ -18,14 +19,19 @@ fn read(store: &Store, clock_ms: u64, words: &[&str]) -> Result<Reply, PastDeadl
     store.read(Reading { clock_ms, seed: 1 }, &argv)
 }
 
-fn snapshot(
+fn snapshot(store: &mut Store, meanwhile: impl FnMut(&mut Store)) -> (SnapshotHead, Vec<Vec<u8>>) {
+    snapshot_in_steps(store, 1000, meanwhile)
+}
+
+fn snapshot_in_steps(
     store: &mut Store,
+    step_bytes: usize,
     mut meanwhile: impl FnMut(&mut Store),
 ) -> (SnapshotHead, Vec<Vec<u8>>) {
-    let head = store.begin_snapshot();
     let mut chunks = Vec::new();
+    let head = store.begin_snapshot();
     loop {
-        match store.snapshot_step(1000).expect("a snapshot is being made") {
+        match store.snapshot_step(step_bytes).expect("a snapshot is being made") {
             SnapshotStep::Chunk(chunk) => chunks.push(chunk),
             SnapshotStep::Done => return (head, chunks),
         }
@@ -349,5 +355,215 @@ fn values_are_compared_and_changed_in_one_step() {
     {
         let words: Vec<&str> = line.split(' ').collect();
         assert!(apply(&mut store, 1, &words).is_error(), "{line}");
+    }
+}
+
+/// Keys with one tag are in one hash slot. However many there are, nothing goes through all of them
+/// in one turn: not what looks for keys, not a snapshot, and not a write that makes the slot grow.
+#[test]
+fn a_slot_of_many_keys_stops_nobody() {
+    const KEYS: usize = 200_000;
+    // What one turn may ask for, and the part at either end of it.
+    const ASKED: usize = 1_000;
+    const WALKED_MAX: usize = 8_192 + PART_RECORDS_MAX;
+    const TURN_MAX: usize = ASKED + 2 * PART_RECORDS_MAX;
+    let key = |index: usize| format!("{{a}}{index}");
+    let mut store = Store::new();
+    work::take();
+    let longest = |most: &mut usize| *most = (*most).max(work::take());
+    let mut growth = 0;
+    for index in 0..KEYS {
+        apply(&mut store, 1, &["SET", &key(index), "old"]);
+        longest(&mut growth);
+    }
+    assert!(growth <= 2 * PART_RECORDS_MAX, "a write moved {growth} records");
+
+    let (mut cursor, mut scan, mut seen) = ("0".to_owned(), 0, std::collections::BTreeSet::new());
+    loop {
+        let command = ["SCAN", &cursor, "COUNT", &ASKED.to_string()];
+        let Ok(Reply::Array(parts)) = read(&store, 1, &command) else { panic!("SCAN") };
+        longest(&mut scan);
+        let [Reply::Bulk(next), Reply::Array(keys)] = &parts[..] else { panic!("{parts:?}") };
+        for key in keys {
+            let Reply::Bulk(key) = key else { panic!("{key:?}") };
+            assert!(seen.insert(key.to_vec()), "{key:?} twice");
+        }
+        cursor = String::from_utf8(next.to_vec()).unwrap();
+        if cursor == "0" {
+            break;
+        }
+    }
+    assert_eq!(seen.len(), KEYS);
+    assert!(scan <= TURN_MAX, "a step of SCAN looked at {scan} records");
+
+    let reading = Reading { clock_ms: 1, seed: 0 };
+    let mut search = store.begin_search(reading, b"*").unwrap();
+    let mut keys = 0;
+    let reply = loop {
+        let reply = store.search_on(&mut search, ASKED);
+        longest(&mut keys);
+        if let Some(reply) = reply {
+            break reply;
+        }
+    };
+    let Reply::Array(found) = reply else { panic!("{reply:?}") };
+    assert_eq!(found.len(), KEYS);
+    assert!(keys <= TURN_MAX, "a slice of KEYS looked at {keys} records");
+
+    for command in [&["RANDOMKEY"][..], &["CLUSTER", "GETKEYSINSLOT", "15495", "10"]] {
+        assert!(!matches!(read(&store, 1, command), Ok(Reply::Null | Reply::Error(_))));
+        let looked_at = work::take();
+        assert!(looked_at <= 2 * PART_RECORDS_MAX, "{command:?} looked at {looked_at} records");
+    }
+
+    // Meanwhile many are overwritten, removed and added: parts are split and joined at the walker's
+    // feet, and of most records that it meets later none is old.
+    let (mut walk, mut round) = (0, 0);
+    work::take();
+    let (head, chunks) = snapshot_in_steps(&mut store, 16 << 10, |store| {
+        longest(&mut walk);
+        for index in (round * 2_000..).take(2_000) {
+            apply(store, 2, &["SET", &key(index % KEYS), "new"]);
+            apply(store, 2, &["DEL", &key((index + KEYS / 2) % KEYS)]);
+            apply(store, 2, &["SET", &format!("{{a}}more{index}"), "new"]);
+        }
+        round += 1;
+        work::take();
+    });
+    assert!(round > 20, "only {round} rounds: the snapshot was not disturbed");
+    assert!(walk <= WALKED_MAX, "a step of the snapshot looked at {walk} records");
+    let loaded = load(head, &chunks).expect("it is the moment when it began");
+    assert_eq!(loaded.len(), KEYS);
+    assert_eq!(read(&loaded, 1, &["GET", &key(KEYS - 1)]), Ok(Reply::bulk("old")));
+    assert_eq!(store.state_hash(), store.recompute_state_hash());
+
+    apply(&mut store, 3, &["FLUSHALL"]);
+    work::take();
+    let mut turn = 0;
+    loop {
+        let more = store.reclaim(ASKED);
+        longest(&mut turn);
+        if !more {
+            break;
+        }
+    }
+    assert!(turn <= TURN_MAX, "{turn} records were given back in one turn");
+}
+
+/// Parts that are split and joined lose nothing and repeat nothing; what the store says of its keys
+/// depends on the keys alone, not on how they came to be there.
+#[test]
+fn the_order_of_keys_is_that_of_no_history() {
+    let mut grown = Store::new();
+    for index in 0..20_000 {
+        apply(&mut grown, 1, &["SET", &format!("{{a}}{index}"), "v"]);
+    }
+    // Down to nothing in some places and to a few in others.
+    for index in 300..20_000 {
+        apply(&mut grown, 1, &["DEL", &format!("{{a}}{index}")]);
+    }
+    let mut small = Store::new();
+    for index in (0..300).rev() {
+        apply(&mut small, 1, &["SET", &format!("{{a}}{index}"), "v"]);
+    }
+    assert_eq!(grown.len(), small.len());
+    for seed in 0..200 {
+        for command in
+            [&["RANDOMKEY"][..], &["KEYS", "*"], &["CLUSTER", "GETKEYSINSLOT", "15495", "7"]]
+        {
+            let answer = |store: &Store| {
+                let argv: Vec<&[u8]> = command.iter().map(|word| word.as_bytes()).collect();
+                store.read(Reading { clock_ms: 1, seed }, &argv)
+            };
+            assert_eq!(answer(&grown), answer(&small), "{command:?} with seed {seed}");
+        }
+    }
+    for index in (0..300).rev() {
+        let key = format!("{{a}}{index}");
+        assert_eq!(read(&grown, 1, &["GET", &key]), Ok(Reply::bulk("v")));
+        assert_eq!(apply(&mut grown, 1, &["DEL", &key]), Reply::Integer(1));
+    }
+    assert_eq!((grown.len(), read(&grown, 1, &["KEYS", "*"])), (0, Ok(Reply::Array(vec![]))));
+    assert_eq!(grown.state_hash(), grown.recompute_state_hash());
+}
+
+/// What a million keys of one tag cost, and what single keys cost; `make` it in a release build:
+/// `cargo test --release -p node --lib -- --ignored --nocapture figures_of_one_slot`. The figures are
+/// printed, and what is asserted is that all of it happened.
+#[test]
+#[ignore = "a measure"]
+fn figures_of_one_slot() {
+    use std::time::{Duration, Instant};
+    const KEYS: usize = 1_000_000;
+    let timed = |most: &mut Duration, began: Instant| *most = (*most).max(began.elapsed());
+    for tag in ["{a}", ""] {
+        let name = if tag.is_empty() { "all slots" } else { "one slot" };
+        let value = "v".repeat(100);
+        let keys: Vec<String> = (0..KEYS).map(|index| format!("{tag}key:{index:08}")).collect();
+        let mut store = Store::new();
+        let [mut growth, mut scan, mut search_turn, mut walk] = [Duration::ZERO; 4];
+        let began = Instant::now();
+        for key in &keys {
+            let began = Instant::now();
+            apply(&mut store, 1, &["SET", key, &value]);
+            timed(&mut growth, began);
+        }
+        let inserted = began.elapsed();
+        let order = |index: usize| &keys[index * 7_919 % KEYS];
+        let began = Instant::now();
+        for index in 0..KEYS {
+            apply(&mut store, 1, &["SET", order(index), &value]);
+        }
+        let overwritten = began.elapsed();
+        let began = Instant::now();
+        for index in 0..KEYS {
+            assert_ne!(read(&store, 1, &["GET", order(index)]), Ok(Reply::Null));
+        }
+        let got = began.elapsed();
+        let mut cursor = "0".to_owned();
+        loop {
+            let began = Instant::now();
+            let reply = read(&store, 1, &["SCAN", &cursor]);
+            timed(&mut scan, began);
+            let Ok(Reply::Array(parts)) = reply else { panic!("SCAN") };
+            let Reply::Bulk(next) = &parts[0] else { panic!("{parts:?}") };
+            cursor = String::from_utf8(next.to_vec()).unwrap();
+            // Enough to know; before there were parts, each step took as long as all of them.
+            if cursor == "0" || scan > Duration::from_millis(20) {
+                break;
+            }
+        }
+        let reading = Reading { clock_ms: 1, seed: 0 };
+        let mut search = store.begin_search(reading, b"*:00*").unwrap();
+        let mut is_through = false;
+        while !is_through {
+            let began = Instant::now();
+            is_through = store.search_on(&mut search, 4096).is_some();
+            timed(&mut search_turn, began);
+        }
+        store.begin_snapshot();
+        let walked = Instant::now();
+        loop {
+            let began = Instant::now();
+            let step = store.snapshot_step(512 << 10);
+            timed(&mut walk, began);
+            if step == Some(SnapshotStep::Done) {
+                break;
+            }
+        }
+        let ms = |duration: Duration| duration.as_secs_f64() * 1e3;
+        let per_second = |duration: Duration| KEYS as f64 / duration.as_secs_f64() / 1e3;
+        println!(
+            "{name}, {KEYS} keys: longest turn in ms: growth {:.2}, SCAN {:.2}, KEYS {:.2}, \
+             snapshot {:.2} (all of it {:.0}); thousands a second: new keys {:.0}, SET {:.0}, GET {:.0}",
+            ms(growth),
+            ms(scan),
+            ms(search_turn),
+            ms(walk),
+            ms(walked.elapsed()),
+            per_second(inserted),
+            per_second(overwritten),
+            per_second(got),
+        );
     }
 }

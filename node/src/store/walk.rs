@@ -1,15 +1,15 @@
 //! A snapshot in the making. It is the state at the moment it began, exactly, though the store
-//! goes on changing: a walker visits the hash slots one after another and copies the records
-//! older than the snapshot; a change to such a record in a slot not yet visited hands it over
+//! goes on changing: a walker goes through all places one after another and copies the records
+//! older than the snapshot; a change to such a record at a place not yet visited hands it over
 //! first. Each old record is copied exactly once, new ones never. The order does not matter.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
 
-use super::keyspace::{HashSlot, Keyspace};
+use super::hash_slot::HashSlot;
+use super::keyspace::{Keyspace, Place};
 use super::once::Session;
 use super::record::{Record, Saved};
-use crate::command::HASH_SLOTS;
 
 /// A chunk is closed before it grows past this; a single record that is larger is one by itself.
 /// Chunks end between records, so whoever writes them down must not cut them.
@@ -18,8 +18,8 @@ const CHUNK_BYTES: usize = 1 << 20;
 pub(super) struct Walk {
     /// Records of an earlier epoch belong to the snapshot.
     epoch: u32,
-    /// The first hash slot not yet visited.
-    next_slot: usize,
+    /// The first place not yet visited.
+    next: Place,
     /// The tables to visit, if the store was cleared meanwhile.
     frozen: Option<Box<[HashSlot]>>,
     /// Full chunks, ready to be taken away. Each old record comes once, so they hold no more than
@@ -34,12 +34,12 @@ pub(super) struct Walk {
 impl Walk {
     /// `full` and `sessions` are what belongs to the snapshot besides the records.
     fn new(epoch: u32, full: VecDeque<Vec<u8>>, sessions: Vec<Arc<Session>>) -> Walk {
-        Walk { epoch, next_slot: 0, frozen: None, full, sessions, chunk: Vec::new() }
+        Walk { epoch, next: Place::FIRST, frozen: None, full, sessions, chunk: Vec::new() }
     }
 
     /// Called with every record that is about to change or go.
-    pub(super) fn keep(&mut self, slot: usize, record: &Record) {
-        if record.epoch() < self.epoch && slot >= self.next_slot {
+    pub(super) fn keep(&mut self, place: Place, record: &Record) {
+        if record.epoch() < self.epoch && place >= self.next {
             self.save(record.saved());
         }
     }
@@ -66,8 +66,12 @@ impl Walk {
         self.frozen = Some(slots);
     }
 
+    fn has_room(&self, bytes: usize) -> bool {
+        self.full.is_empty() && self.chunk.len() < bytes
+    }
+
     fn is_through(&self) -> bool {
-        self.next_slot == usize::from(HASH_SLOTS)
+        self.next >= Place::END
     }
 }
 
@@ -87,8 +91,8 @@ impl Keyspace {
         self.walk = Some(Walk::new(self.epoch, besides, sessions));
     }
 
-    /// Hands out a full chunk if there is one; else visits hash slots until about `bytes` of records
-    /// are ready.
+    /// Hands out a full chunk if there is one; else goes on until about `bytes` of records are
+    /// ready: a record more, and the rest of one part is looked at, no more.
     pub(super) fn walk_on(&mut self, bytes: usize) -> Option<SnapshotStep> {
         let walk = self.walk.as_mut()?;
         if let Some(chunk) = walk.full.pop_front() {
@@ -100,20 +104,34 @@ impl Keyspace {
         {
             walk.save(&Saved::Session(&session.save()).to_bytes());
         }
-        // A turn ends after so many slots, even when they are almost empty.
+        // A turn ends after so many slots, even when they are almost empty, and after so many
+        // records and the rest of a part, even when none of them is old.
         const SLOTS_A_TURN: usize = 256;
-        let turn_end = (walk.next_slot + SLOTS_A_TURN).min(usize::from(HASH_SLOTS));
-        let epoch = walk.epoch;
+        const RECORDS_A_TURN: usize = 8192;
+        let turn_end = Place::new(walk.next.slot() + SLOTS_A_TURN, 0).min(Place::END);
         let frozen = walk.frozen.take();
-        while walk.next_slot < turn_end && walk.full.is_empty() && walk.chunk.len() < bytes {
-            let table = match &frozen {
-                Some(frozen) => &frozen[walk.next_slot].table,
-                None => &self.slots[walk.next_slot].table,
-            };
-            for record in table.iter().filter(|record| record.epoch() < epoch) {
-                walk.save(record.saved());
+        let slots = frozen.as_ref().unwrap_or(&self.slots);
+        let mut looked_at = 0;
+        while walk.next < turn_end && walk.has_room(bytes) && looked_at < RECORDS_A_TURN {
+            let slot = &slots[walk.next.slot()];
+            if slot.len() == 0 {
+                walk.next = Place::new(walk.next.slot() + 1, 0);
+                continue;
             }
-            walk.next_slot += 1;
+            let part = slot.part(walk.next);
+            let mut records = part.ordered().into_iter();
+            looked_at += records.len();
+            walk.next = loop {
+                let Some((place, record)) = records.next() else { break part.next };
+                // What shares a place is saved together: behind it, all of it counts as visited.
+                if place > walk.next && !walk.has_room(bytes) {
+                    break place;
+                }
+                walk.next = place;
+                if record.epoch() < walk.epoch {
+                    walk.save(record.saved());
+                }
+            };
         }
         walk.frozen = frozen;
         if let Some(chunk) = walk.full.pop_front() {
