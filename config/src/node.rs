@@ -64,9 +64,12 @@ pub struct Listen {
 /// `members.toml`: the initial configuration (number 0), the same on all nodes. Written by the
 /// deployer after every node has been formatted. Read at the first start only; afterwards the
 /// configuration in the log rules.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Members {
+    /// 1 where it is not given: the first files had none.
+    #[serde(default = "first_schema")]
+    pub schema: u32,
     pub cluster_uuid: String,
     /// The rules of the cluster when it is founded; where they are not given, those of the node's own
     /// file. A node keeps them with its copy.
@@ -79,6 +82,24 @@ pub struct Members {
     pub store_version: Option<u32>,
     #[serde(rename = "member")]
     pub members: Vec<MemberConfig>,
+}
+
+fn first_schema() -> u32 {
+    1
+}
+
+/// Nobody yet.
+impl Default for Members {
+    fn default() -> Members {
+        Members {
+            schema: first_schema(),
+            cluster_uuid: String::new(),
+            lease_ms: None,
+            drift_percent: None,
+            store_version: None,
+            members: Vec::new(),
+        }
+    }
 }
 
 impl Members {
@@ -336,6 +357,7 @@ pub(crate) mod tests {
             http: format!("10.0.0.{id}:7381"),
         };
         Members {
+            schema: 1,
             cluster_uuid: "0123456789abcdef0123456789abcdef".to_owned(),
             lease_ms: Some(100),
             drift_percent: Some(20),

@@ -105,6 +105,7 @@ const TRACE: &[Key] = &[
 ];
 
 pub(crate) const MEMBERS: &[Key] = &[
+    optional("schema", Integer(1, 1)),
     key("cluster_uuid", Text),
     LEASE_MS,
     DRIFT_PERCENT,
@@ -187,6 +188,14 @@ fn walk_value(
         (Integer(low, high), DeValue::Integer(integer)) => {
             let number = u64::from_str_radix(integer.as_str(), integer.radix()).ok();
             let fits = number.is_some_and(|number| (*low..=*high).contains(&number));
+            if path == "schema" && number.is_some_and(|number| number > *high) {
+                let message = format!(
+                    "schema = {integer} is newer than {high}, the newest that this release reads: \
+                     start the release that wrote it, or a newer one"
+                );
+                findings.at(span, message, None);
+                return;
+            }
             (!fits).then(|| format!("{path} = {integer} is out of range: {low} to {high}"))
         }
         (Word(words), DeValue::String(text)) => (!words.contains(&text.as_ref())).then(|| {

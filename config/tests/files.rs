@@ -115,7 +115,7 @@ fn all_that_is_wrong_with_a_node_file_is_said_at_once() {
         + "[behavior]\nheartbeat_ms = 1\n[trace]\nstderr = \"yes\"\n[[user]]\nname = 1\n";
     insta::assert_snapshot!(NodeConfig::parse(&text, "node.toml").unwrap_err(), @r#"
     node.toml:1:1: `name` is missing
-    node.toml:1:10: schema = 2 is out of range: 1 to 1
+    node.toml:1:10: schema = 2 is newer than 1, the newest that this release reads: start the release that wrote it, or a newer one
     node.toml:5:12: data_dir = "var/lib" is not an absolute path: it begins with `/`
     node.toml:9:8: listen.peer = "localhost:7380" is not written like "127.0.0.1:7379"
     node.toml:11:2: unknown key `behavior`

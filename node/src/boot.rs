@@ -29,6 +29,7 @@ use crate::published::Published;
 use crate::recovery::{self, Origin, Start};
 use crate::session;
 use crate::shell::{self, Core, Ended, Shell};
+use crate::small_files::SmallFile;
 use crate::snapshot::Snapshots;
 use crate::store::STORE_VERSION_NEWEST;
 use crate::syncer::Syncer;
@@ -39,7 +40,7 @@ const SNAPSHOT_DIR: &str = "snapshots";
 /// The initial configuration as this node first saw it.
 const MEMBERS_COPY: &str = "members.toml";
 /// The longest lease, in microseconds, that any process on this disk may have granted.
-const LONGEST_LEASE: &str = "longest_lease_us";
+const LONGEST_LEASE: SmallFile = SmallFile { name: "longest_lease_us", version: 2 };
 
 /// For answers that are on their way when a removed node stops.
 const ANSWERS_LEAVE: Duration = Duration::from_millis(50);
@@ -333,6 +334,8 @@ fn recover(
     longest_lease_us(&config.data_dir, ruling_us)?;
     tracing::info!(
         snapshot_below = %start.snapshot_below,
+        snapshot_version = start.snapshot_version,
+        store_version = node.store.version(),
         groups = found.groups,
         records = found.records,
         bytes = found.bytes,
@@ -386,16 +389,16 @@ pub fn settings(behaviour: &Behaviour, id: NodeId, nonce: u64) -> Settings {
 /// what this one may grant. The grants themselves are never written down: after a start the node acts as if it had just
 /// given the longest of them.
 pub fn longest_lease_us(data_dir: &Path, lease_us: u64) -> Result<u64> {
-    let path = data_dir.join(LONGEST_LEASE);
-    let former_us = match std::fs::read_to_string(&path) {
-        Ok(text) => text.trim().parse().with_context(|| {
-            format!("{} holds `{}`, not a number of microseconds", path.display(), text.trim())
+    let path = LONGEST_LEASE.path(data_dir);
+    let former_us = match LONGEST_LEASE.read(data_dir)? {
+        Some(text) => text.parse().with_context(|| {
+            format!("{} holds `{text}`, not a number of microseconds", path.display())
         })?,
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => 0,
-        Err(error) => return Err(error).with_context(|| format!("read {}", path.display())),
+        None => 0,
     };
     if lease_us > former_us {
-        write_durably(&path, &format!("{lease_us}\n"))
+        LONGEST_LEASE
+            .write(data_dir, &lease_us.to_string())
             .with_context(|| format!("write {}", path.display()))?;
     }
     Ok(lease_us.max(former_us))
@@ -429,7 +432,7 @@ mod tests {
         assert_eq!(longest(600_000), 600_000);
         assert_eq!(longest(100_000), 600_000);
         assert_eq!(longest(0), 600_000, "one that takes no part any more");
-        std::fs::write(dir.path().join(super::LONGEST_LEASE), "long\n").expect("a file");
+        std::fs::write(super::LONGEST_LEASE.path(dir.path()), "long\n").expect("a file");
         let error = longest_lease_us(dir.path(), 0).expect_err("no number").to_string();
         assert!(error.contains("holds `long`"), "{error}");
     }

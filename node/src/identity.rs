@@ -13,7 +13,7 @@
 //! ```text
 //! <data_dir>/identity   one line of JSON, one line with its sha-256; 0600, never written again
 //! <data_dir>/starts     two slots, overwritten in turn, so that it needs no space: the count, the
-//!                       random numbers of the last processes, a checksum
+//!                       random numbers of the last processes, a checksum, the version of the slot
 //! ```
 
 use std::fmt;
@@ -137,8 +137,11 @@ pub enum IdentityError {
          node under a new id"
     )]
     Corrupt { path: PathBuf, what: String },
-    #[error("{path} was written by a newer release (schema {found}, this one reads {SCHEMA})")]
-    Newer { path: PathBuf, found: u32 },
+    #[error(
+        "{path} was written by a newer release ({what} {found}, this one reads up to {newest}). \
+         Nothing was changed: start that release, or a newer one"
+    )]
+    Newer { path: PathBuf, what: &'static str, found: u32, newest: u32 },
     #[error("{path} is of cluster {found}, the configuration says {wanted}: another node's data?")]
     ForeignCluster { path: PathBuf, found: ClusterUuid, wanted: ClusterUuid },
     #[error("{path} is of node {found}, the configuration says {wanted}: another node's data?")]
@@ -219,7 +222,18 @@ pub fn next_process(data_dir: &Path) -> Result<Process, IdentityError> {
     file.read_exact_at(&mut slots, 0).map_err(io_error("read", &path))?;
     let (first, second) = slots.split_at(SLOT_LEN as usize);
     let slots = [decode_starts(first), decode_starts(second)];
-    let Some(last) = slots.into_iter().flatten().max_by_key(|process| process.starts) else {
+    // A newer release has started here, if only once: what the other slot says is no longer so.
+    for slot in &slots {
+        if let StartsSlot::Newer(found) = slot {
+            let (what, found, newest) = ("slot version", u32::from(*found), STARTS_VERSION.into());
+            return Err(IdentityError::Newer { path, what, found, newest });
+        }
+    }
+    let good = slots.into_iter().filter_map(|slot| match slot {
+        StartsSlot::Good(process) => Some(process),
+        StartsSlot::Newer(_) | StartsSlot::Bad => None,
+    });
+    let Some(last) = good.max_by_key(|process| process.starts) else {
         let what = "neither of its two slots has a good checksum".to_owned();
         return Err(IdentityError::Corrupt { path, what });
     };
@@ -307,7 +321,9 @@ fn read(data_dir: &Path) -> Result<Identity, IdentityError> {
         limited => limited.map_err(io_error("read", &path))?,
     };
     decode(&text).map_err(|problem| match problem {
-        Problem::Newer(found) => IdentityError::Newer { path, found },
+        Problem::Newer(found) => {
+            IdentityError::Newer { path, what: "schema", found, newest: SCHEMA }
+        }
         Problem::Damaged(what) => IdentityError::Corrupt { path, what },
     })
 }
@@ -401,7 +417,12 @@ fn io_error(doing: &'static str, path: &Path) -> impl FnOnce(io::Error) -> Ident
 /// Slots lie in different sectors, so that one torn write cannot hit both.
 const SLOT_LEN: u64 = 4096;
 const STARTS_WORDS: usize = 2 + FORMER_COUNT;
+/// Of the words and their checksum.
 const STARTS_LEN: usize = 8 * STARTS_WORDS + 4;
+/// Version of a slot. It stands behind the checksum, twice, the second time with each bit turned,
+/// and it will stand there in every version. The first release wrote two zeros.
+const STARTS_VERSION: u8 = 2;
+const STARTS_VERSION_AT: usize = STARTS_LEN;
 
 fn encode_starts(process: &Process) -> [u8; SLOT_LEN as usize] {
     let mut slot = [0; SLOT_LEN as usize];
@@ -411,10 +432,33 @@ fn encode_starts(process: &Process) -> [u8; SLOT_LEN as usize] {
     }
     let (words, rest) = slot.split_at_mut(8 * STARTS_WORDS);
     rest[..4].copy_from_slice(&crc32fast::hash(words).to_le_bytes());
+    rest[4..6].copy_from_slice(&[STARTS_VERSION, !STARTS_VERSION]);
     slot
 }
 
-fn decode_starts(slot: &[u8]) -> Option<Process> {
+/// What a slot of the starts holds.
+enum StartsSlot {
+    Good(Process),
+    /// Of this version.
+    Newer(u8),
+    /// Never written, or torn.
+    Bad,
+}
+
+fn decode_starts(slot: &[u8]) -> StartsSlot {
+    match slot.get(STARTS_VERSION_AT..STARTS_VERSION_AT + 2) {
+        Some([0, 0]) => {}
+        Some(&[version, turned]) if version == !turned && version > STARTS_VERSION => {
+            return StartsSlot::Newer(version);
+        }
+        Some(&[version, turned]) if version == !turned => {}
+        _ => return StartsSlot::Bad,
+    }
+    decode_process(slot).map_or(StartsSlot::Bad, StartsSlot::Good)
+}
+
+/// Both versions have it the same way.
+fn decode_process(slot: &[u8]) -> Option<Process> {
     let (words, crc) = slot.get(..STARTS_LEN)?.split_at(8 * STARTS_WORDS);
     // The checksum of zeros is not zero, so an empty slot is no count.
     (u32::from_le_bytes(crc.try_into().ok()?) == crc32fast::hash(words)).then_some(())?;

@@ -39,6 +39,7 @@ pub mod peers;
 pub mod published;
 pub mod recent;
 pub mod room;
+pub mod small_files;
 pub mod tls;
 pub mod wire;
 

@@ -16,9 +16,10 @@ use crate::boot;
 use crate::clock;
 use crate::identity::hex;
 use crate::shell::Core;
+use crate::small_files::{SmallFile, SmallFileError};
 
 /// What a removed node leaves behind.
-const TOMBSTONE: &str = "tombstone";
+const TOMBSTONE: SmallFile = SmallFile { name: "tombstone", version: 2 };
 /// How long links to a removed member stay, so that it hears of its removal.
 const DEPARTING_US: u64 = 60_000_000;
 
@@ -523,24 +524,21 @@ pub enum TombstoneError {
          under a new id and `paxosctl member add` it"
     )]
     Removed { path: PathBuf, text: String },
-    #[error("read {path}")]
-    Unreadable { path: PathBuf, source: std::io::Error },
+    #[error(transparent)]
+    Unreadable(#[from] SmallFileError),
 }
 
-/// A node with a tombstone does not start.
+/// A node with a tombstone does not start, whatever release has written it.
 pub fn refuse_tombstone(data_dir: &Path) -> Result<(), TombstoneError> {
-    let path = data_dir.join(TOMBSTONE);
-    match std::fs::read_to_string(&path) {
-        Ok(text) => Err(TombstoneError::Removed { path, text: text.trim().to_owned() }),
-        Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(()),
-        Err(source) => Err(TombstoneError::Unreadable { path, source }),
+    match TOMBSTONE.read(data_dir)? {
+        Some(text) => Err(TombstoneError::Removed { path: TOMBSTONE.path(data_dir), text }),
+        None => Ok(()),
     }
 }
 
 /// Durable when it returns.
 pub fn write_tombstone(data_dir: &Path, number: u32) -> std::io::Result<()> {
-    let text = format!("removed by configuration {number}\n");
-    crate::boot::write_durably(&data_dir.join(TOMBSTONE), &text)
+    TOMBSTONE.write(data_dir, &format!("removed by configuration {number}"))
 }
 
 #[cfg(test)]

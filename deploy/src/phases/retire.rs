@@ -107,7 +107,7 @@ if [ -f "$data/{TOMBSTONE}" ]; then echo "has stopped, its tombstone is there"; 
 said=$("$d/current/paxos-node" identity --config "$d/node.toml" 2>/dev/null | tr -d ' \n')
 case "$said" in *'"id":{id},'*) ;; *) echo "has no data here"; exit 0;; esac
 part="$data/{TOMBSTONE}.part"
-printf 'removed by configuration %s\n' {number} > "$part" && sync "$part" &&
+printf 'removed by configuration %s\nversion 2\n' {number} > "$part" && sync "$part" &&
   mv -f "$part" "$data/{TOMBSTONE}" && sync "$data" && echo "has stopped; a tombstone was left on its disk"
 "#,
         supervisor::prelude(&member.host)

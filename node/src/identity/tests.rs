@@ -172,7 +172,33 @@ fn an_identity_of_a_newer_release_is_named() {
     let line = r#"{"schema":2,"something":"else"}"#;
     fs::write(&path, format!("{line}\n{}\n", hex(&Sha256::digest(line)))).expect("write");
     let error = load(&config).expect_err("refused").to_string();
-    assert!(error.contains("newer release (schema 2, this one reads 1)"), "{error}");
+    for words in [&path.display().to_string(), "schema 2, this one reads up to 1", "start that release"] {
+        assert!(error.contains(words), "`{words}` is missing: {error}");
+    }
+}
+
+/// One start of a newer release is enough: the other slot, which this one could read, is old news.
+#[test]
+fn starts_of_a_newer_release_are_named_and_left_alone() {
+    let (_dir, config) = fresh();
+    format(&config).expect("format");
+    begin_process(&config.data_dir).expect("a first start");
+    let path = config.data_dir.join(STARTS);
+    let good = fs::read(&path).expect("read");
+    for slot in [0, usize::try_from(SLOT_LEN).expect("small")] {
+        let mut bytes = good.clone();
+        let newer = STARTS_VERSION + 1;
+        // All else may be laid out in another way.
+        bytes[slot..slot + STARTS_LEN].fill(7);
+        bytes[slot + STARTS_VERSION_AT..][..2].copy_from_slice(&[newer, !newer]);
+        fs::write(&path, &bytes).expect("write");
+        let error = begin_process(&config.data_dir).expect_err("refused").to_string();
+        let name = path.display().to_string();
+        for words in [&name, "slot version 3, this one reads up to 2", "start that release"] {
+            assert!(error.contains(words), "`{words}` is missing: {error}");
+        }
+        assert_eq!(fs::read(&path).expect("read"), bytes, "it was touched");
+    }
 }
 
 /// A start that fails on the way to its first promise is no start.
@@ -203,10 +229,10 @@ fn starts_are_counted() {
     let path = config.data_dir.join(STARTS);
     let good = fs::read(&path).expect("read");
     // The third start writes the slot of the first; wherever that tears, the next one counts 3.
-    for torn in 0..STARTS_LEN {
+    for torn in 0..STARTS_VERSION_AT + 2 {
         let mut bytes = good.clone();
         let slot = usize::try_from(SLOT_LEN).expect("small");
-        bytes[slot + torn..slot + STARTS_LEN].fill(0xff);
+        bytes[slot + torn..slot + STARTS_VERSION_AT + 2].fill(0xff);
         fs::write(&path, &bytes).expect("write");
         let third = begin().expect("third");
         assert_eq!(third.starts, 3, "torn at {torn}");
