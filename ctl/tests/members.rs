@@ -352,6 +352,8 @@ fn pitfall_25_a_change_that_would_do_harm_is_refused_and_says_what_mends_it() {
     // What all members go by: changed, and then nothing is left to change.
     cluster.ctl(&["member", "rules", "--lease-ms", "80", "--yes"]).expect(0);
     cluster.ctl(&["member", "rules", "--lease-ms", "80", "--yes"]).expect(0).says("No changes");
+    let rules = "rules: leases of 80 ms, drift 20 %, store version 1";
+    cluster.ctl(&["member", "list"]).expect(0).says(rules);
 
     // With one voter down no other may leave; but whoever only listens may come and go. Where n1 led
     // from the start, moving the lead there would be nothing, and nothing would be in the audit.

@@ -434,6 +434,7 @@ impl<'a> View<'a> {
             }
         }
         hints.extend(self.drift_hint(rows));
+        hints.extend(self.raise_hints());
         hints.extend(self.membership_hints(rows));
         let leaders = self.statuses.iter().filter(|status| status.role == Role::Leader);
         let leaders: BTreeMap<Ballot, &str> =
@@ -460,6 +461,31 @@ impl<'a> View<'a> {
             None => format!("most run {}", self.version.as_deref().unwrap_or("?")),
         };
         (!drifted.is_empty()).then(|| format!("{}, {should}: paxosctl plan", drifted.join(", ")))
+    }
+
+    /// Members whose program cannot do what those of others can, or what rules: they could not follow
+    /// a raise of the store's version. A node that does not say (0) knows the first version only.
+    fn raise_hints(&self) -> Vec<String> {
+        let members = || self.statuses.iter().filter(|status| self.is_member(status.id));
+        let can_do = |status: &NodeStatus| status.store_version_newest.max(1);
+        let newest = members().map(|status| can_do(status)).max().unwrap_or(1);
+        let ruling = self.configuration.store_version;
+        let behind = members().filter(|status| can_do(status) < newest.max(ruling));
+        let hints = behind.map(|status| {
+            let (name, own) = (&status.name, can_do(status));
+            if own < ruling {
+                format!(
+                    "{name} can do store versions up to {own}, {ruling} rules: it applies nothing more; \
+                     install the newer release there: paxosctl up"
+                )
+            } else {
+                format!(
+                    "{name} can do store versions up to {own}, others up to {newest}: it could not \
+                     follow a raise, which waits for a newer release there: paxosctl up"
+                )
+            }
+        });
+        hints.collect()
     }
 
     fn membership_hints(&self, rows: &[Row]) -> Vec<String> {

@@ -264,6 +264,40 @@ fn the_version_that_the_inventory_names_is_the_measure() {
     assert!(status.hints[0].ends_with("the inventory says 0.5.0: paxosctl plan"));
 }
 
+/// Whoever could not follow a raise of the store's version is named: before it, and after.
+#[test]
+fn a_member_that_cannot_do_a_store_version_is_named() {
+    let mut samples = cluster(3);
+    for id in 1..=3 {
+        status(&mut samples, id).configuration.store_version = 1;
+        status(&mut samples, id).store_version_newest = 1;
+    }
+    assert_eq!(judged(&samples).hints, Vec::<String>::new());
+    for id in 1..=2 {
+        status(&mut samples, id).store_version_newest = 2;
+    }
+    // One of a release that does not say stands for one of the first version.
+    for newest in [1, 0] {
+        status(&mut samples, 3).store_version_newest = newest;
+        let judged = judged(&samples);
+        let hint = "n3 can do store versions up to 1, others up to 2: it could not follow a raise";
+        assert!(judged.hints.len() == 1 && judged.hints[0].starts_with(hint), "{:?}", judged.hints);
+        assert_eq!(judged.verdict, Verdict::Healthy);
+    }
+    status(&mut samples, 1).configuration.number = 1;
+    status(&mut samples, 1).configuration.store_version = 2;
+    let hints = judged(&samples).hints;
+    let hint = "n3 can do store versions up to 1, 2 rules: it applies nothing more";
+    assert!(hints.len() == 1 && hints[0].starts_with(hint), "{hints:?}");
+    // A host that is no member holds nobody up.
+    for id in 1..=3 {
+        let configuration = &mut status(&mut samples, id).configuration;
+        configuration.members.retain(|member| member.id != 3);
+    }
+    let hints = judged(&samples).hints;
+    assert!(hints.iter().all(|hint| !hint.contains("store versions")), "{hints:?}");
+}
+
 #[test]
 fn exit_codes_are_those_of_the_contract() {
     let codes = [Verdict::Healthy, Verdict::Degraded, Verdict::Unavailable, Verdict::Divergent]

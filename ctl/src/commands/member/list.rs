@@ -76,6 +76,7 @@ pub(super) async fn run(context: &Context) -> Result<ExitCode, Error> {
         if voters == 1 { "" } else { "s" },
         voters / 2 + 1
     ));
+    context.ui.data(rules(live));
     let head = ["NODE", "ID", "MEMBER", "INVENTORY", "STATE", "LAG", "PEERS DIAL", "CLIENTS DIAL"];
     let table: Vec<Vec<Cell>> = rows.iter().map(cells).collect();
     context.ui.data(context.ui.table(&head, &table));
@@ -83,6 +84,18 @@ pub(super) async fn run(context: &Context) -> Result<ExitCode, Error> {
         context.ui.data(format!("hint: {mend}"));
     }
     Ok(ui::OK)
+}
+
+/// What all members go by.
+fn rules(live: &Configuration) -> String {
+    let leases = match (live.lease_ms, live.drift_percent) {
+        (Some(lease_ms), Some(drift_percent)) => {
+            format!("leases of {lease_ms} ms, drift {drift_percent} %")
+        }
+        // No configuration of this cluster has stated them yet.
+        _ => "leases as each node's file has them".to_owned(),
+    };
+    format!("rules: {leases}, store version {}", live.store_version)
 }
 
 /// Hosts of the inventory in its order, then members that it lacks.
