@@ -38,6 +38,7 @@ use crate::clients::{Clients, Sequence, SessionId};
 use crate::clock::LogClock;
 use crate::command::Work;
 use crate::membership::Verdict;
+use crate::snapshot::Loaded;
 use crate::store::{Growth, KeySearch, SnapshotHead, Store};
 use crate::transactions::Exec;
 
@@ -197,6 +198,9 @@ pub struct Node {
     /// Not leading, and as new as the leader said that it is: once since the start.
     was_up_to_date: bool,
     first_unapplied: Slot,
+    /// The configuration that rules the first unapplied slot. The replica may know a newer one, of a
+    /// slot that it has not learned yet.
+    ruling: Configuration,
     /// The log's clock of this node's reign, once that is open.
     clock: Option<LogClock>,
     quorum_clock_ms: u64,
@@ -241,16 +245,19 @@ const RECLAIM_RECORDS: usize = 1_024;
 const HASH_EVERY_SLOTS: u64 = 64;
 
 impl Node {
-    /// `output` is what recovery filled: the journal's chosen tail is applied here.
+    /// `loaded` is the state to begin with, and `output` what recovery filled: the journal's chosen
+    /// tail is applied here, by the rules that it meets on its way, whatever the replica has heard of
+    /// already.
     pub fn new(
         replica: Replica,
-        store: Store,
+        loaded: Loaded,
         behaviour: Behaviour,
         seed: u64,
-        first_unapplied: Slot,
         output: Output,
         now: Now,
     ) -> Node {
+        let Loaded { below: first_unapplied, configuration: ruling, mut store } = loaded;
+        store.rule(ruling.store_version);
         let mut random = SmallRng::seed_from_u64(seed);
         // Far from where a former process of this node was: see `Replica::read_at_follower`.
         let next_read = random.next_u64() >> 1;
@@ -277,6 +284,7 @@ impl Node {
             next_read,
             was_up_to_date: false,
             first_unapplied,
+            ruling,
             clock: None,
             quorum_clock_ms: 0,
             stamped_us: None,
@@ -544,6 +552,11 @@ impl Node {
         self.first_unapplied
     }
 
+    /// The configuration that rules the first unapplied slot.
+    pub fn ruling(&self) -> &Configuration {
+        &self.ruling
+    }
+
     /// (slot, hash of the state behind it), newest last.
     pub fn state_hashes(&self) -> impl Iterator<Item = (Slot, u128)> + '_ {
         self.agreement.own()
@@ -574,26 +587,24 @@ impl Node {
     pub fn begin_snapshot(&mut self, now: Now) -> (Slot, SnapshotHead, Configuration) {
         self.apply_pending(now);
         let head = self.store.begin_snapshot();
-        (self.first_unapplied, head, self.configuration().clone())
+        (self.first_unapplied, head, self.ruling.clone())
     }
 
     /// The store and its slot after a snapshot was installed. What is not needed any more is given
     /// back: letting millions of records go takes longer than a turn may.
-    pub fn install(
-        &mut self,
-        now: Now,
-        store: Store,
-        below: Slot,
-        configuration: Configuration,
-    ) -> Store {
+    pub fn install(&mut self, now: Now, loaded: Loaded) -> Store {
         // The log may have come as far by itself while the file was read.
         self.apply_pending(now);
+        let Loaded { below, configuration, store } = loaded;
         if below <= self.first_unapplied || !self.can_apply_by(&configuration) {
             return store;
         }
         self.first_unapplied = below;
+        self.ruling = configuration.clone();
+        let former = std::mem::replace(&mut self.store, store);
+        self.store.rule(configuration.store_version);
         self.replica.install(now, below, configuration, &mut self.output);
-        std::mem::replace(&mut self.store, store)
+        former
     }
 
     /// Applies what earlier events of this turn have made chosen: whoever speaks of the store and

@@ -43,6 +43,8 @@ pub struct Start {
     pub snapshots: Vec<(Slot, u64)>,
     /// Everything below came from a snapshot, not from the journal.
     pub snapshot_below: Slot,
+    /// By which version of the store that slot is applied; later ones, maybe, by a newer one.
+    pub snapshot_version: u32,
     /// Of the journal's records, those that no snapshot covers.
     pub uncovered_bytes: u64,
     pub found: journal::Recovery,
@@ -79,26 +81,33 @@ pub fn recover_watched(origin: Origin, now: Now, watch: &mut dyn FnMut(usize)) -
     if let Some(cut) = &found.cut {
         tracing::info!(file = %cut.file.display(), offset = cut.offset, "an unfinished group was cut");
     }
-    let (snapshot_below, configuration, store) = match loaded {
-        Some(Loaded { below, configuration, store }) => (below, configuration, store),
-        None => (Slot::FIRST, origin.initial, Store::new()),
-    };
+    let loaded = loaded.unwrap_or_else(|| Loaded::nothing(origin.initial));
+    let (snapshot_below, snapshot_version) = (loaded.below, loaded.configuration.store_version);
     let uncovered_bytes = kept.uncovered_bytes;
     let mut output = Output::default();
     let granted_us = origin.granted_us;
     let recovered = Recovered { snapshot_below, records: kept.records, granted_us };
     // Nothing may be applied above it: not even what the journal holds.
     let newest = origin.settings.store_version_newest;
-    if let Some(beyond) = Beyond::of(&configuration, newest) {
+    if let Some(beyond) = Beyond::of(&loaded.configuration, newest) {
         return Err(anyhow!("{beyond}"));
     }
+    let configuration = loaded.configuration.clone();
     let replica = Replica::recover(origin.settings, configuration, recovered, now, &mut output);
     let (behaviour, seed) = (origin.behaviour, origin.seed);
-    let node = Node::new(replica, store, behaviour, seed, snapshot_below, output, now);
+    let node = Node::new(replica, loaded, behaviour, seed, output, now);
     if let Some(beyond) = node.beyond.or(Beyond::of(node.configuration(), newest)) {
         return Err(anyhow!("{beyond}"));
     }
-    Ok(Start { journal, node, snapshots, snapshot_below, uncovered_bytes, found })
+    Ok(Start {
+        journal,
+        node,
+        snapshots,
+        snapshot_below,
+        snapshot_version,
+        uncovered_bytes,
+        found,
+    })
 }
 
 /// The records of the journal that still say something, in their order. What a snapshot covers and a
@@ -185,10 +194,11 @@ mod tests {
     use paxos::{Member, NodeId, Value};
 
     use super::*;
+    use crate::batch::BatchBuilder;
     use crate::identity::FORMER_COUNT;
     use crate::peers::{DiskMemory, Remembered};
     use crate::snapshot::{Files, Job, SnapshotError};
-    use crate::store::SnapshotStep;
+    use crate::store::{SnapshotHead, SnapshotStep};
     use crate::wire::{Hello, Lane, WIRE_VERSION, WIRE_VERSION_OLDEST};
 
     fn accepted(slot: u64, round: u64) -> Record {
@@ -245,12 +255,29 @@ mod tests {
         Configuration { members, ..Configuration::default() }
     }
 
-    /// Writes the snapshot of an empty store, as its thread does.
+    /// Writes the snapshot of an empty store.
     fn write_snapshot(disk: &FaultyDisk, below: u64) {
-        let mut files = Files::new(Arc::new(disk.clone()));
         let mut store = Store::new();
-        let (below, head) = (Slot(below), store.begin_snapshot());
-        files.work(Job::Begin { below, head, configuration: members() });
+        let head = store.begin_snapshot();
+        write_out(disk, Slot(below), head, members(), &mut store);
+    }
+
+    /// The snapshot of a node at this moment.
+    fn snapshot_of(node: &mut Node, disk: &FaultyDisk) {
+        let (below, head, configuration) = node.begin_snapshot(now());
+        write_out(disk, below, head, configuration, &mut node.store);
+    }
+
+    /// As the snapshots' thread does.
+    fn write_out(
+        disk: &FaultyDisk,
+        below: Slot,
+        head: SnapshotHead,
+        configuration: Configuration,
+        store: &mut Store,
+    ) {
+        let mut files = Files::new(Arc::new(disk.clone()));
+        files.work(Job::Begin { below, head, configuration });
         while let Some(step) = store.snapshot_step(1 << 20) {
             files.work(match step {
                 SnapshotStep::Chunk(chunk) => Job::Chunk(chunk),
@@ -421,5 +448,107 @@ mod tests {
             assert!(matches!(cause, Some(SnapshotError::Newer { found: 99, .. })), "{text}");
             file[at] = was;
         }
+    }
+
+    const RAISED: u64 = 100;
+    const LAST: u64 = 140;
+
+    /// Slots from the first one on, of which number `RAISED` raises the store's version; and, of the
+    /// same length, a log that never does.
+    fn a_log(raises: bool) -> Vec<Record> {
+        let raised = Configuration { number: 1, slot: Slot(RAISED), store_version: 2, ..members() };
+        let value = |slot: u64| {
+            let id = paxos::BatchId { incarnation: 5, counter: slot };
+            if slot == RAISED && raises {
+                return Value::Configuration { id, configuration: raised.clone() };
+            }
+            let mut batch = BatchBuilder::default();
+            batch.push(&["INCR", "n"]);
+            Value::Batch { id, payload: batch.finish(1_000 + slot, 1) }
+        };
+        (1..=LAST).map(|slot| Record::Chosen { slot: Slot(slot), value: value(slot) }).collect()
+    }
+
+    /// Starts with a program that can do store version 2.
+    fn start_newer(journal: &FaultyDisk, snapshots: &FaultyDisk) -> Node {
+        journal.kill();
+        let mut origin = origin(journal, snapshots);
+        origin.settings.store_version_newest = 2;
+        recover(origin, now()).unwrap_or_else(|error| panic!("{error:#}")).node
+    }
+
+    fn hashes(node: &Node) -> Vec<(u64, u128)> {
+        node.state_hashes().map(|(slot, hash)| (slot.0, hash)).collect()
+    }
+
+    /// A restart applies each slot by the version that rules it, wherever it begins: with the first
+    /// slot, before the raise, right behind it; and though its journal says from the start that the
+    /// newer configuration is known.
+    #[test]
+    fn each_slot_is_applied_by_the_version_that_rules_it() {
+        let log = a_log(true);
+        let nowhere = FaultyDisk::new(2);
+        let of_whole_log = start_newer(&journal_with(&log), &nowhere);
+        assert_eq!(
+            (of_whole_log.store.version(), of_whole_log.first_unapplied()),
+            (2, Slot(LAST + 1))
+        );
+        let expected = hashes(&of_whole_log);
+        assert_eq!(expected.iter().map(|(slot, _)| *slot).collect::<Vec<_>>(), [64, 128]);
+        // An older program agrees where the first version rules, and a log that raises nothing differs
+        // where the second does.
+        let never_raised = start(&journal_with(&a_log(false)), &nowhere).node;
+        assert_eq!(hashes(&never_raised)[0], expected[0]);
+        assert_ne!(hashes(&never_raised)[1], expected[1]);
+
+        for taken_behind in [1, 63, RAISED - 1, RAISED, RAISED + 1, 127] {
+            let snapshots = FaultyDisk::new(2);
+            let mut node =
+                start_newer(&journal_with(&log[..taken_behind as usize]), &FaultyDisk::new(3));
+            snapshot_of(&mut node, &snapshots);
+            let tail = &log[taken_behind as usize..];
+            let Value::Configuration { configuration, .. } = (match &log[RAISED as usize - 1] {
+                Record::Chosen { value, .. } => value.clone(),
+                other => panic!("{other:?}"),
+            }) else {
+                panic!("no configuration where one was put")
+            };
+            let known = [&[Record::Configuration(configuration)], tail].concat();
+            for records in [tail, &known] {
+                let node = start_newer(&journal_with(records), &snapshots);
+                assert_eq!(node.first_unapplied(), Slot(LAST + 1));
+                let (what, since) = (hashes(&node), taken_behind);
+                let newer: Vec<_> =
+                    expected.iter().filter(|(slot, _)| *slot > since).copied().collect();
+                assert_eq!(what, newer, "from a snapshot behind slot {since}");
+                assert_eq!(node.store.state_hash(), of_whole_log.store.state_hash());
+            }
+        }
+    }
+
+    /// A node that knows of a newer configuration, and has fallen back to a snapshot from before it,
+    /// says in its next snapshot what rules behind that one, not what it has heard of: else whoever
+    /// starts from it would apply the slots in between by the wrong version.
+    #[test]
+    fn a_snapshot_says_what_rules_behind_it() {
+        let log = a_log(true);
+        let snapshots = FaultyDisk::new(2);
+        let mut node = start_newer(&journal_with(&log[..10]), &FaultyDisk::new(3));
+        snapshot_of(&mut node, &snapshots);
+        // What the lost snapshot behind slot 120 covered is gone from the journal; the configuration
+        // is on record.
+        let Record::Chosen { value: Value::Configuration { configuration, .. }, .. } =
+            &log[RAISED as usize - 1]
+        else {
+            panic!("no configuration where one was put")
+        };
+        let known = [Record::TrimmedBelow(Slot(121)), Record::Configuration(configuration.clone())];
+        let mut node = start_newer(&journal_with(&known), &snapshots);
+        assert_eq!((node.configuration().number, node.first_unapplied()), (1, Slot(11)));
+        let again = FaultyDisk::new(4);
+        snapshot_of(&mut node, &again);
+        let taken = snapshot::load_newest(&again).expect("it can be read").newest.expect("a file");
+        assert_eq!((taken.below, taken.configuration.number), (Slot(11), 0));
+        assert_eq!((taken.store.version(), node.store.version()), (1, 1));
     }
 }

@@ -224,8 +224,7 @@ impl Snapshots {
                 tracing::info!(peer = %from, %below, bytes = file.bytes, "snapshot installed");
                 let took = self.receiving.ended(now.mono_us);
                 self.metrics.observe_snapshot(SnapshotKind::Install, took, true);
-                let Loaded { store, configuration, .. } = *loaded;
-                let old = node.install(now, store, below, configuration);
+                let old = node.install(now, *loaded);
                 if self.writing.is_some() && !node.store.is_snapshotting() {
                     // The walk went with the old store: what it has written so far is of no use.
                     self.writing = None;
@@ -296,7 +295,8 @@ impl Snapshots {
             Some(retry_us) => now.mono_us >= retry_us,
             None => is_full || self.uncovered_bytes() >= self.every_bytes,
         };
-        if self.writing.is_some() || !due {
+        // A node that has come to what it cannot apply is about to stop.
+        if self.writing.is_some() || !due || node.beyond.is_some() {
             return;
         }
         if node.first_unapplied() <= self.newest_below() {

@@ -45,7 +45,11 @@ impl Node {
 
     pub(super) fn apply_value(&mut self, now: Now, slot: Slot, value: Value) {
         if let Value::Configuration { id, configuration } = &value {
-            self.can_apply_by(configuration);
+            if self.can_apply_by(configuration) {
+                // It rules the slots above.
+                self.ruling = configuration.clone();
+                self.store.rule(configuration.store_version);
+            }
             self.verdicts.push((*id, Verdict::Chosen { number: configuration.number, slot }));
         }
         if let Value::Batch { id, payload } = value {

@@ -14,6 +14,7 @@ use paxos::{
 use super::{Effects, Node};
 use crate::clients::SessionId;
 use crate::command::ConnectionState;
+use crate::snapshot::Loaded;
 use crate::store::Store;
 
 pub(super) struct Desk {
@@ -38,9 +39,10 @@ impl Desk {
         let mut output = Output::default();
         let settings = Settings::new(NodeId(1), 7, 0);
         let recovered = Recovered::default();
+        let loaded = Loaded::nothing(configuration.clone());
         let replica = Replica::recover(settings, configuration, recovered, now, &mut output);
         let behaviour = config::Behaviour::default();
-        let node = Node::new(replica, Store::new(), behaviour, seed, Slot::FIRST, output, now);
+        let node = Node::new(replica, loaded, behaviour, seed, output, now);
         Desk { node, effects: Effects::default(), now }
     }
 
@@ -483,6 +485,7 @@ fn nothing_is_applied_above_a_store_version_that_this_program_cannot_do() {
     assert_eq!(desk.node.configuration(), &configuration);
     // Nor by a snapshot from there.
     let mut desk = Desk::new(3);
-    drop(desk.node.install(desk.now, Store::new(), Slot(9), configuration));
+    let loaded = Loaded { below: Slot(9), configuration, store: Store::new() };
+    drop(desk.node.install(desk.now, loaded));
     assert!(desk.node.beyond.is_some() && desk.node.first_unapplied() == Slot::FIRST);
 }

@@ -54,9 +54,18 @@ pub enum SnapshotError {
 
 /// A snapshot in memory.
 pub struct Loaded {
+    /// The first slot that it does not cover.
     pub below: Slot,
+    /// What rules that slot.
     pub configuration: Configuration,
     pub store: Store,
+}
+
+impl Loaded {
+    /// Where nothing was applied yet.
+    pub fn nothing(configuration: Configuration) -> Loaded {
+        Loaded { below: Slot::FIRST, configuration, store: Store::new() }
+    }
 }
 
 /// What was found in the folder of snapshots.
@@ -135,7 +144,7 @@ fn load(disk: &dyn Disk, name: &str) -> Result<Loaded, SnapshotError> {
 /// As [`load`], with the content's sum.
 pub(super) fn load_named(disk: &dyn Disk, name: &str) -> Result<(Loaded, u128), SnapshotError> {
     let (mut frames, below, configuration, head) = open(disk, name)?;
-    let mut loader = Loader::new(head);
+    let mut loader = Loader::new(head, configuration.store_version);
     while let Some(chunk) = frames.next_chunk()? {
         loader.add(&chunk).map_err(|error| frames.corrupt(&error.to_string()))?;
     }
@@ -148,8 +157,8 @@ pub(super) fn load_named(disk: &dyn Disk, name: &str) -> Result<(Loaded, u128), 
 /// bytes. What gets a name was verified: the log is trimmed on its word (PITFALLS 7). What is sent
 /// was, too: a peer would find out only when it has all of it.
 pub(super) fn verify(disk: &dyn Disk, name: &str) -> Result<FileId, SnapshotError> {
-    let (mut frames, below, _, head) = open(disk, name)?;
-    let mut verifier = Verifier::new(head);
+    let (mut frames, below, configuration, head) = open(disk, name)?;
+    let mut verifier = Verifier::new(head, configuration.store_version);
     while let Some(chunk) = frames.next_chunk()? {
         verifier.add(&chunk).map_err(|error| frames.corrupt(&error.to_string()))?;
     }

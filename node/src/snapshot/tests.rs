@@ -166,7 +166,8 @@ pub(super) fn new_node_of(id: NodeId) -> Node {
     let settings = Settings::new(id, 7, 0);
     let replica =
         Replica::recover(settings, configuration(), Recovered::default(), NOW, &mut output);
-    Node::new(replica, Store::new(), config::Behaviour::default(), 0, Slot::FIRST, output, NOW)
+    let loaded = Loaded::nothing(configuration());
+    Node::new(replica, loaded, config::Behaviour::default(), 0, output, NOW)
 }
 
 fn snapshots(disk: &FaultyDisk, every_bytes: u64) -> (Snapshots, Jobs) {
@@ -317,7 +318,7 @@ fn an_install_meets_chosen_slots_that_are_not_applied_yet() {
             .collect();
         let message = Message::Chosen { first: Slot::FIRST, values };
         node.received(NOW, Envelope { from: NodeId(1), to: NodeId(2), message });
-        drop(node.install(NOW, Store::new(), Slot(below), configuration()));
+        drop(node.install(NOW, Loaded { below: Slot(below), ..Loaded::nothing(configuration()) }));
         let mut effects = Effects::default();
         node.turn(NOW, &mut effects);
         let first_unapplied = Slot(below.max(5));

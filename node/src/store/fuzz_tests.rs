@@ -120,7 +120,7 @@ fn applying(entry: &Entry) -> Applying {
 
 /// The store as it comes back from a snapshot that was taken while `entries` were applied to it.
 fn through_snapshot(store: &mut Store, entries: &[Entry], replies: &mut Vec<Vec<u8>>) -> Store {
-    let mut loader = Loader::new(store.begin_snapshot());
+    let mut loader = Loader::new(store.begin_snapshot(), 1);
     let mut entries = entries.iter();
     let step = |store: &mut Store| store.snapshot_step(64).expect("a snapshot is being made");
     while let SnapshotStep::Chunk(chunk) = step(store) {

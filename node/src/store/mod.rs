@@ -12,6 +12,11 @@
 //! It changes nothing, and where the answer hangs on a deadline that has passed by that clock but
 //! not in the log, it says so ([`PastDeadline`]): the caller lets the log catch up and asks again.
 //!
+//! **The version** is part of the state: entries are applied as the version says that ruled their
+//! slot when they were chosen ([`Store::rule`]), whatever the program could do besides. So programs of
+//! different releases hold the same bytes, and two that do not apply by one version do not agree in
+//! their hashes either.
+//!
 //! A store never sees a ballot, a connection or a disk.
 
 mod apply;
@@ -42,8 +47,11 @@ use xxhash_rust::xxh3::xxh3_128;
 
 /// The newest version of apply that this program can do. Which one is done is in the log: the
 /// configuration that rules a slot says so (DESIGN §3, same log, same bytes). A change of what any
-/// entry does to any state is a new version, and the one before stays for the slots that it rules.
+/// entry does to any state is a new version, and the one before stays for the slots that it rules:
+/// apply asks [`Store::version`], never the program. That is about the numbers below, too.
 pub const STORE_VERSION_NEWEST: u32 = 1;
+/// The version of a log that says nothing of it.
+pub const STORE_VERSION_FIRST: u32 = 1;
 
 /// What the log says of the entry that is being applied.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -79,6 +87,7 @@ pub struct Store {
     keyspace: Keyspace,
     sessions: Sessions,
     time_ms: u64,
+    version: u32,
 }
 
 impl Default for Store {
@@ -89,7 +98,23 @@ impl Default for Store {
 
 impl Store {
     pub fn new() -> Store {
-        Store { keyspace: Keyspace::new(), sessions: Sessions::default(), time_ms: 0 }
+        Store {
+            keyspace: Keyspace::new(),
+            sessions: Sessions::default(),
+            time_ms: 0,
+            version: STORE_VERSION_FIRST,
+        }
+    }
+
+    /// By which version the next entry is applied.
+    pub fn version(&self) -> u32 {
+        self.version
+    }
+
+    /// Entries are applied by `version` from the next one on: the log has come to a configuration that
+    /// says so. One that is lower than the first stands for the first.
+    pub fn rule(&mut self, version: u32) {
+        self.version = version.max(STORE_VERSION_FIRST);
     }
 
     /// Time of the last entry applied.
@@ -135,7 +160,7 @@ impl Store {
     /// The same on every node that has applied the same entries; cheap.
     pub fn state_hash(&self) -> u128 {
         let sum = self.keyspace.sum().wrapping_add(self.keyspace.touches.sum());
-        combine(sum.wrapping_add(self.sessions.sum()), self.len(), self.time_ms)
+        combine(sum.wrapping_add(self.sessions.sum()), self.len(), self.time_ms, self.version)
     }
 
     /// Part of the state hash, for finding out where two nodes differ.
@@ -164,12 +189,16 @@ impl Store {
     }
 }
 
-fn combine(sum: u128, len: usize, time_ms: u64) -> u128 {
-    let mut bytes = [0u8; 32];
+/// The first version leaves no trace in it: the programs that knew no other one hash like this, and
+/// have to agree with those that do.
+fn combine(sum: u128, len: usize, time_ms: u64, version: u32) -> u128 {
+    let mut bytes = [0u8; 36];
     bytes[..16].copy_from_slice(&sum.to_le_bytes());
     bytes[16..24].copy_from_slice(&(len as u64).to_le_bytes());
-    bytes[24..].copy_from_slice(&time_ms.to_le_bytes());
-    xxh3_128(&bytes)
+    bytes[24..32].copy_from_slice(&time_ms.to_le_bytes());
+    bytes[32..].copy_from_slice(&version.to_le_bytes());
+    let is_first = version == STORE_VERSION_FIRST;
+    xxh3_128(&bytes[..if is_first { 32 } else { 36 }])
 }
 
 #[cfg(test)]

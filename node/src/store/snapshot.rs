@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-use super::Store;
+use super::{STORE_VERSION_FIRST, Store};
 use xxhash_rust::xxh3::xxh3_128;
 
 use super::once::Sessions;
@@ -19,14 +19,24 @@ pub struct SnapshotHead {
     pub time_ms: u64,
     pub records: u64,
     pub state_hash: u128,
+    /// Whether the hash depends on the store's version, as it does beyond the first one. The file says
+    /// that version beside this head, in its configuration.
+    pub hashes_version: bool,
 }
 
 impl SnapshotHead {
-    pub const VERSION: u8 = 2;
+    /// 3 has the store's version in its hash. What is of the first store version is still written as
+    /// version 2 had it, so that an upgrade can be taken back until the store's version is raised.
+    pub const VERSION: u8 = 3;
+    pub const VERSION_OLDEST: u8 = 2;
     pub const BYTES: usize = 33;
 
     pub fn encode(&self) -> [u8; SnapshotHead::BYTES] {
-        let mut bytes = [SnapshotHead::VERSION; SnapshotHead::BYTES];
+        let version = match self.hashes_version {
+            true => SnapshotHead::VERSION,
+            false => SnapshotHead::VERSION_OLDEST,
+        };
+        let mut bytes = [version; SnapshotHead::BYTES];
         bytes[1..9].copy_from_slice(&self.time_ms.to_le_bytes());
         bytes[9..17].copy_from_slice(&self.records.to_le_bytes());
         bytes[17..].copy_from_slice(&self.state_hash.to_le_bytes());
@@ -36,7 +46,7 @@ impl SnapshotHead {
     pub fn decode(bytes: &[u8]) -> Result<SnapshotHead, LoadError> {
         let bytes: &[u8; SnapshotHead::BYTES] =
             bytes.try_into().map_err(|_| LoadError::HeadLength(bytes.len()))?;
-        if bytes[0] != SnapshotHead::VERSION {
+        if !(SnapshotHead::VERSION_OLDEST..=SnapshotHead::VERSION).contains(&bytes[0]) {
             return Err(LoadError::Version(bytes[0]));
         }
         let number =
@@ -45,7 +55,13 @@ impl SnapshotHead {
             time_ms: number(1),
             records: number(9),
             state_hash: u128::from_le_bytes(bytes[17..].try_into().expect("sixteen bytes")),
+            hashes_version: bytes[0] == SnapshotHead::VERSION,
         })
+    }
+
+    /// By which version its hash was made, of a store of `version`.
+    fn hashed_version(&self, version: u32) -> u32 {
+        if self.hashes_version { version } else { STORE_VERSION_FIRST }
     }
 
     /// Is what was read what this head promised?
@@ -87,7 +103,8 @@ impl fmt::Display for LoadError {
             }
             LoadError::Version(version) => write!(
                 f,
-                "snapshot of version {version}, this program reads version {}",
+                "snapshot of version {version}, this program reads versions {} to {}",
+                SnapshotHead::VERSION_OLDEST,
                 SnapshotHead::VERSION
             ),
             LoadError::Chunk { byte } => {
@@ -112,8 +129,11 @@ pub struct Loader {
 }
 
 impl Loader {
-    pub fn new(head: SnapshotHead) -> Loader {
-        Loader { head, store: Store::new() }
+    /// `version` is the store's, as the configuration says that rules behind the snapshot.
+    pub fn new(head: SnapshotHead, version: u32) -> Loader {
+        let mut store = Store::new();
+        store.rule(version);
+        Loader { head, store }
     }
 
     /// Takes one chunk, as [`SnapshotStep::Chunk`] gave it out.
@@ -131,7 +151,10 @@ impl Loader {
     /// The store, if it is what the head promised.
     pub fn finish(mut self) -> Result<Store, LoadError> {
         self.store.time_ms = self.head.time_ms;
+        let version = self.store.version();
+        self.store.rule(self.head.hashed_version(version));
         self.head.check(self.store.len() as u64, self.store.state_hash())?;
+        self.store.rule(version);
         Ok(self.store)
     }
 }
@@ -139,6 +162,7 @@ impl Loader {
 /// Reads a snapshot as [`Loader`] does, and keeps nothing: is it what its head promised?
 pub struct Verifier {
     head: SnapshotHead,
+    version: u32,
     records: usize,
     sum: u128,
     touches: Touches,
@@ -146,9 +170,11 @@ pub struct Verifier {
 }
 
 impl Verifier {
-    pub fn new(head: SnapshotHead) -> Verifier {
+    /// As of [`Loader::new`].
+    pub fn new(head: SnapshotHead, version: u32) -> Verifier {
         Verifier {
             head,
+            version: head.hashed_version(version.max(STORE_VERSION_FIRST)),
             records: 0,
             sum: 0,
             touches: Touches::new(),
@@ -169,7 +195,7 @@ impl Verifier {
 
     pub fn finish(self) -> Result<(), LoadError> {
         let sum = self.sum.wrapping_add(self.touches.sum()).wrapping_add(self.sessions.sum());
-        let state_hash = super::combine(sum, self.records, self.head.time_ms);
+        let state_hash = super::combine(sum, self.records, self.head.time_ms, self.version);
         self.head.check(self.records as u64, state_hash)
     }
 }
@@ -211,6 +237,7 @@ impl Store {
             time_ms: self.time_ms,
             records: self.len() as u64,
             state_hash: self.state_hash(),
+            hashes_version: self.version != STORE_VERSION_FIRST,
         }
     }
 
@@ -242,6 +269,6 @@ impl Store {
             .fold(0u128, |sum, record| sum.wrapping_add(record.state_hash()));
         let sum = sum.wrapping_add(self.keyspace.touches.recomputed_sum());
         let sum = sum.wrapping_add(self.sessions.recomputed_sum());
-        super::combine(sum, self.keyspace.records().count(), self.time_ms)
+        super::combine(sum, self.keyspace.records().count(), self.time_ms, self.version)
     }
 }

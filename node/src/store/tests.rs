@@ -40,7 +40,7 @@ fn snapshot_in_steps(
 }
 
 fn load(head: SnapshotHead, chunks: &[Vec<u8>]) -> Result<Store, LoadError> {
-    let mut loader = Loader::new(head);
+    let mut loader = Loader::new(head, 1);
     for chunk in chunks {
         loader.add(chunk)?;
     }
@@ -161,6 +161,37 @@ fn a_damaged_snapshot_is_refused() {
     }
     assert!(SnapshotHead::decode(&[9; 33]).is_err());
     assert!(SnapshotHead::decode(&[1; 32]).is_err());
+}
+
+/// The version is part of the state, but for the first one: the programs that knew no other hash a
+/// state of it the same way.
+#[test]
+fn a_state_is_of_a_version() {
+    let mut store = Store::new();
+    apply(&mut store, 1, &["SET", "a", "1"]);
+    let first = store.state_hash();
+    store.rule(0);
+    assert_eq!((store.version(), store.state_hash()), (1, first));
+    assert!(!snapshot(&mut store, |_| {}).0.hashes_version);
+    store.rule(2);
+    assert_ne!(store.state_hash(), first);
+    assert_eq!(store.recompute_state_hash(), store.state_hash());
+
+    let (head, chunks) = snapshot(&mut store, |_| {});
+    assert_eq!(SnapshotHead::decode(&head.encode()), Ok(head));
+    for version in 0..4 {
+        let (mut loader, mut verifier) = (Loader::new(head, version), Verifier::new(head, version));
+        for chunk in &chunks {
+            loader.add(chunk).unwrap();
+            verifier.add(chunk).unwrap();
+        }
+        assert_eq!(verifier.finish().is_ok(), version == 2, "version {version}");
+        match loader.finish() {
+            Ok(loaded) => assert_eq!((loaded.version(), version), (2, 2)),
+            Err(LoadError::StateHash { .. }) => assert_ne!(version, 2),
+            Err(other) => panic!("version {version}: {other}"),
+        }
+    }
 }
 
 #[test]
@@ -293,7 +324,7 @@ fn a_snapshot_is_cut_between_records() {
             apply(store, 2, &command);
         }
     });
-    let mut verifier = Verifier::new(head);
+    let mut verifier = Verifier::new(head, 1);
     for chunk in &chunks {
         assert!(chunk.len() <= (3 << 20) + 100, "a chunk of {} bytes", chunk.len());
         verifier.add(chunk).expect("each chunk holds whole records");
@@ -308,7 +339,7 @@ fn a_snapshot_is_cut_between_records() {
 /// Is a changed byte, and a missing chunk, noticed?
 fn verify_tampered(head: SnapshotHead, chunks: &[Vec<u8>]) -> bool {
     let refused = |chunks: &[Vec<u8>]| {
-        let mut verifier = Verifier::new(head);
+        let mut verifier = Verifier::new(head, 1);
         chunks.iter().any(|chunk| verifier.add(chunk).is_err()) || verifier.finish().is_err()
     };
     let chunks: Vec<Vec<u8>> = chunks.iter().filter(|chunk| !chunk.is_empty()).cloned().collect();

@@ -9,10 +9,9 @@ use node::clients::SessionId;
 use node::command::{ConnectionState, Spec};
 use node::node::{Effects, Node};
 use node::resp::Reply;
-use node::store::{Loader, SnapshotStep, Store};
-use paxos::{
-    Configuration, Envelope, Member, NodeId, Now, Output, Record, Recovered, Replica, Slot,
-};
+use node::snapshot::Loaded;
+use node::store::{Loader, SnapshotStep};
+use paxos::{Configuration, Envelope, Member, NodeId, Now, Output, Record, Recovered, Replica};
 
 const STEP_US: u64 = 5_000;
 /// More than any election takes.
@@ -81,7 +80,8 @@ impl Cluster {
         let (now, mut output) = (self.now(place), Output::default());
         let count = self.wall_off_ms.len();
         let replica = Replica::recover(settings, configuration(count), recovered, now, &mut output);
-        Node::new(replica, Store::new(), behaviour, self.starts, Slot::FIRST, output, now)
+        let loaded = Loaded::nothing(configuration(count));
+        Node::new(replica, loaded, behaviour, self.starts, output, now)
     }
 
     fn connect_all(&mut self) {
@@ -129,14 +129,14 @@ impl Cluster {
     pub(crate) fn hand_snapshot(&mut self, from: usize, to: usize) {
         let now = self.now(from);
         let (below, head, configuration) = self.nodes[from].begin_snapshot(now);
-        let mut loader = Loader::new(head);
+        let mut loader = Loader::new(head, configuration.store_version);
         let store = &mut self.nodes[from].store;
         while let Some(SnapshotStep::Chunk(chunk)) = store.snapshot_step(1 << 16) {
             loader.add(&chunk).expect("whole pieces");
         }
         let store = loader.finish().expect("what its head promises");
         let now = self.now(to);
-        self.nodes[to].install(now, store, below, configuration);
+        self.nodes[to].install(now, Loaded { below, configuration, store });
     }
 
     /// Five milliseconds.

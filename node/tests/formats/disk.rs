@@ -11,10 +11,10 @@ use journal::{Disk, Entry, FaultyDisk, Journal, Options};
 use node::identity::{self, FORMER_COUNT, Process};
 use node::membership;
 use node::snapshot::{Done, Files, Job, load_newest};
-use node::store::{Applying, SnapshotStep, Store};
+use node::store::{Applying, SnapshotHead, SnapshotStep, Store};
 use node::syncer::{Append, Appender, Order};
 use node::wire::{self, RECORD_VERSION, RECORD_VERSION_OLDEST};
-use paxos::{NodeId, Position, Record, Slot, Value};
+use paxos::{Configuration, NodeId, Position, Record, Slot, Value};
 
 use crate::golden;
 use crate::samples::{a_configuration, ballot, one_of_each_record, without_terms};
@@ -175,14 +175,12 @@ fn a_store() -> Store {
     store
 }
 
-#[test]
-fn snapshot_files() {
+/// The file of a snapshot as today's code writes it.
+fn a_snapshot(store: &mut Store, below: Slot, configuration: Configuration) -> Vec<u8> {
     let disk = FaultyDisk::new(1);
     let mut files = Files::new(Arc::new(disk.clone()));
-    let mut store = a_store();
-    let state_hash = store.state_hash();
-    let (below, head) = (Slot(5), store.begin_snapshot());
-    files.work(Job::Begin { below, head, configuration: without_terms() });
+    let head = store.begin_snapshot();
+    files.work(Job::Begin { below, head, configuration });
     while let Some(step) = store.snapshot_step(1 << 20) {
         let done = files.work(match step {
             // How the walk is cut into steps is no matter of the format.
@@ -192,24 +190,43 @@ fn snapshot_files() {
         });
         assert!(matches!(done, None | Some(Done::Written { .. })));
     }
-    let file = "snapshot-00000000000000000005";
-    let today = disk.contents(file);
-    // Behind the head's frame: the version of the file, its slot, the version of the state.
-    let (version, state_version) = (today[9], today[9 + 1 + 8]);
-    let name = format!("snapshot-{version}-{state_version}.hex");
-    let place = "VERSION in node/src/snapshot/file.rs, or SnapshotHead::VERSION";
-    golden::check(&name, place, &golden::files([(file, today)]));
+    disk.contents(SNAPSHOT)
+}
 
-    let loaded = load_newest(&disk_with(&golden::read_files(&name))).unwrap().newest.unwrap();
-    assert_eq!((loaded.below, loaded.configuration), (below, without_terms()));
-    assert_eq!(loaded.store.state_hash(), state_hash);
-    assert_eq!(loaded.store.recompute_state_hash(), state_hash);
-    // The session is known, and the first reply comes again.
-    let mut loaded = loaded.store;
-    let applying = Applying { slot: 5, time_ms: 1_000, seed: 0 };
-    let argv: [&[u8]; 5] = [b"ONCE", b"3", b"1", b"INCR", b"counter"];
-    assert_eq!(loaded.apply(applying, &argv), store.apply(applying, &argv));
-    assert_eq!(loaded.state_hash(), store.state_hash());
+const SNAPSHOT: &str = "snapshot-00000000000000000005";
+
+/// What is of the first store version is written as the version before had it, which says nothing of
+/// the store's; what is of a later one says so.
+#[test]
+fn snapshot_files() {
+    let mut versions = Vec::new();
+    for (store_version, configuration) in [(1, without_terms()), (6, a_configuration())] {
+        let mut store = a_store();
+        store.rule(store_version);
+        let below = Slot(5);
+        let today = a_snapshot(&mut store, below, configuration.clone());
+        // Behind the head's frame: the version of the file, its slot, the version of the state.
+        let (version, state_version) = (today[9], today[9 + 1 + 8]);
+        versions.push(state_version);
+        let name = format!("snapshot-{version}-{state_version}.hex");
+        let place = "VERSION in node/src/snapshot/file.rs, or SnapshotHead::VERSION";
+        golden::check(&name, place, &golden::files([(SNAPSHOT, today)]));
+
+        let loaded = load_newest(&disk_with(&golden::read_files(&name))).unwrap().newest.unwrap();
+        // By which version its slots go on, the file says in its configuration.
+        store.rule(configuration.store_version);
+        assert_eq!((loaded.below, &loaded.configuration), (below, &configuration));
+        assert_eq!(loaded.store.version(), 6);
+        assert_eq!(loaded.store.state_hash(), store.state_hash());
+        assert_eq!(loaded.store.recompute_state_hash(), store.state_hash());
+        // The session is known, and the first reply comes again.
+        let mut loaded = loaded.store;
+        let applying = Applying { slot: 5, time_ms: 1_000, seed: 0 };
+        let argv: [&[u8]; 5] = [b"ONCE", b"3", b"1", b"INCR", b"counter"];
+        assert_eq!(loaded.apply(applying, &argv), store.apply(applying, &argv));
+        assert_eq!(loaded.state_hash(), store.state_hash());
+    }
+    assert_eq!(versions, [SnapshotHead::VERSION_OLDEST, SnapshotHead::VERSION]);
 }
 
 fn config(data_dir: &Path) -> NodeConfig {
@@ -285,29 +302,66 @@ fn starts() {
     let last = Process { starts: 5, nonce: 0xfeed, former };
     identity::count_process(directory.path(), &last).unwrap();
     let today = golden::files([("starts", fs::read(&path).unwrap())]);
-    golden::check("starts-1.hex", "(the file has no version yet: give it one)", &today);
+    golden::check("starts-2.hex", "STARTS_VERSION in node/src/identity.rs", &today);
 
-    fs::write(&path, &golden::read_files("starts-1.hex")[0].1).unwrap();
-    let next = identity::next_process(directory.path()).unwrap();
-    assert_eq!((next.starts, next.ancestor(5), next.ancestor(4)), (6, Some(0xfeed), Some(0xbeef)));
+    // The first release wrote no version.
+    for name in ["starts-1.hex", "starts-2.hex"] {
+        fs::write(&path, &golden::read_files(name)[0].1).unwrap();
+        let next = identity::next_process(directory.path()).unwrap();
+        let former = (next.ancestor(5), next.ancestor(4));
+        assert_eq!((next.starts, former), (6, (Some(0xfeed), Some(0xbeef))), "{name}");
+        // What follows is of today's version, beside a slot of the one before.
+        identity::count_process(directory.path(), &next).unwrap();
+        assert_eq!(identity::next_process(directory.path()).unwrap().starts, 7, "{name}");
+    }
+}
+
+/// What a newer program has left is refused by its file, its version and who reads it.
+fn assert_refused_as_newer(error: &impl std::fmt::Display, path: &Path, versions: &str) {
+    let error = error.to_string();
+    let path = path.display().to_string();
+    for words in [&path[..], versions, "nothing was changed", "Start the release that wrote it"] {
+        assert!(error.contains(words), "`{words}` is missing: {error}");
+    }
 }
 
 #[test]
-fn small_files() {
+fn tombstones() {
     let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("tombstone");
     membership::write_tombstone(directory.path(), 7).unwrap();
-    let today = fs::read_to_string(directory.path().join("tombstone")).unwrap();
-    golden::check("tombstone-1.txt", "(the file has no version yet: give it one)", &today);
-    fs::write(directory.path().join("tombstone"), golden::read("tombstone-1.txt")).unwrap();
-    let error = membership::refuse_tombstone(directory.path()).unwrap_err().to_string();
-    assert!(error.contains("removed by configuration 7"), "{error}");
+    let today = fs::read_to_string(&path).unwrap();
+    golden::check("tombstone-2.txt", "TOMBSTONE in node/src/membership.rs", &today);
+    // The first release wrote no version.
+    for name in ["tombstone-1.txt", "tombstone-2.txt"] {
+        fs::write(&path, golden::read(name)).unwrap();
+        let error = membership::refuse_tombstone(directory.path()).unwrap_err().to_string();
+        assert!(error.contains("removed by configuration 7. It does not start again"), "{error}");
+    }
+    let newer = today.replace("version 2", "version 3");
+    fs::write(&path, &newer).unwrap();
+    let error = membership::refuse_tombstone(directory.path()).unwrap_err();
+    assert_refused_as_newer(&error, &path, "version 3, newer than 2");
+    assert_eq!(fs::read_to_string(&path).unwrap(), newer);
+}
 
-    assert_eq!(node::boot::longest_lease_us(directory.path(), 100_000).unwrap(), 100_000);
-    let today = fs::read_to_string(directory.path().join("longest_lease_us")).unwrap();
-    golden::check("longest_lease_us-1.txt", "(the file has no version yet: give it one)", &today);
-    let kept = golden::read("longest_lease_us-1.txt");
-    fs::write(directory.path().join("longest_lease_us"), kept).unwrap();
-    assert_eq!(node::boot::longest_lease_us(directory.path(), 50_000).unwrap(), 100_000);
+#[test]
+fn longest_leases() {
+    let directory = tempfile::tempdir().unwrap();
+    let path = directory.path().join("longest_lease_us");
+    let longest = |lease_us| node::boot::longest_lease_us(directory.path(), lease_us);
+    assert_eq!(longest(100_000).unwrap(), 100_000);
+    let today = fs::read_to_string(&path).unwrap();
+    golden::check("longest_lease_us-2.txt", "LONGEST_LEASE in node/src/boot.rs", &today);
+    // The first release wrote no version.
+    for name in ["longest_lease_us-1.txt", "longest_lease_us-2.txt"] {
+        fs::write(&path, golden::read(name)).unwrap();
+        assert_eq!(longest(50_000).unwrap(), 100_000, "{name}");
+    }
+    let newer = today.replace("version 2", "version 3");
+    fs::write(&path, &newer).unwrap();
+    assert_refused_as_newer(&longest(200_000).unwrap_err(), &path, "version 3, newer than 2");
+    assert_eq!(fs::read_to_string(&path).unwrap(), newer);
 }
 
 /// Keys may be added to what the deployer writes, so these are read, and not compared with what it
@@ -322,8 +376,12 @@ fn configuration_files() {
     assert_eq!(node.users[0].name, "app");
     assert_eq!(node.behaviour.heartbeat_ms, 20);
     let newer = text.replace("schema = 1", "schema = 2");
-    let error = NodeConfig::parse(&newer, "node.toml").unwrap_err().to_string();
-    assert!(error.contains("node.toml") && error.contains("schema"), "{error}");
+    let refused = |error: String, file: &str| {
+        for words in [file, "schema = 2 is newer than 1", "start the release that wrote it"] {
+            assert!(error.contains(words), "`{words}` is missing: {error}");
+        }
+    };
+    refused(NodeConfig::parse(&newer, "node.toml").unwrap_err().to_string(), "node.toml");
 
     let text = golden::read("members-1.toml");
     let members = Members::parse(&text, "members-1.toml").unwrap_or_else(|found| panic!("{found}"));
@@ -332,6 +390,10 @@ fn configuration_files() {
     assert_eq!(ids, [1, 2, 3]);
     assert_eq!(members.members[2].peer, "10.0.0.3:7380");
     assert_eq!(members.members[2].role, config::Role::Learner);
+    // The first files said no schema; the next ones are refused by theirs.
+    assert!(!text.contains("schema") && members.schema == 1);
+    let newer = members.to_toml().replace("schema = 1", "schema = 2");
+    refused(Members::parse(&newer, "members.toml").unwrap_err().to_string(), "members.toml");
     let again = Members::parse(&members.to_toml(), "written today");
     assert_eq!(again.unwrap_or_else(|found| panic!("{found}")), members);
 }

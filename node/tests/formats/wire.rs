@@ -9,8 +9,7 @@ use journal::{Disk, FaultyDisk};
 use node::batch::{Batch, BatchBuilder};
 use node::metrics::Metrics;
 use node::node::Node;
-use node::snapshot::{Done, FileId, Job, PartSender, Snapshots};
-use node::store::Store;
+use node::snapshot::{Done, FileId, Job, Loaded, PartSender, Snapshots};
 use node::wire::{
     self, FRAME_BYTES_MAX, Frame, FrameDecoder, Hello, Lane, PeerFrame, Refusal, RefusalCode,
     WIRE_VERSION, WIRE_VERSION_OLDEST, WireError,
@@ -150,8 +149,9 @@ fn idle_node() -> Node {
     let members = (1..=3).map(|id| (NodeId(id), Member::default())).collect();
     let configuration = paxos::Configuration { members, ..Default::default() };
     let settings = Settings::new(NodeId(2), 7, 0);
+    let loaded = Loaded::nothing(configuration.clone());
     let replica = Replica::recover(settings, configuration, Recovered::default(), NOW, &mut output);
-    Node::new(replica, Store::new(), config::Behaviour::default(), 0, Slot::FIRST, output, NOW)
+    Node::new(replica, loaded, config::Behaviour::default(), 0, output, NOW)
 }
 
 /// What a stream says, both ways. It has no version of its own: it is the frame's. The file of the

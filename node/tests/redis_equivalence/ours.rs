@@ -7,8 +7,8 @@ use node::clients::SessionId;
 use node::command::{self, ConnectionState, Door, ServerView, User};
 use node::node::{Effects, Node};
 use node::resp::{Limits, RequestParser};
-use node::store::Store;
-use paxos::{Configuration, Member, NodeId, Now, Output, Recovered, Replica, Settings, Slot};
+use node::snapshot::Loaded;
+use paxos::{Configuration, Member, NodeId, Now, Output, Recovered, Replica, Settings};
 
 /// A leader of one, open to everybody.
 struct Alone;
@@ -116,9 +116,10 @@ impl Ours {
         let mut output = Output::default();
         let nothing = Recovered::default();
         let settings = Settings::new(only, 1, 1);
+        let loaded = Loaded::nothing(configuration.clone());
         let replica = Replica::recover(settings, configuration, nothing, now, &mut output);
         let behaviour = config::Behaviour::default();
-        let mut node = Node::new(replica, Store::new(), behaviour, 1, Slot::FIRST, output, now);
+        let mut node = Node::new(replica, loaded, behaviour, 1, output, now);
         let id =
             node.clients.open(|id| ConnectionState::new(id, String::new(), String::new(), true, 0));
         let mut ours = Ours { node, id, parser: RequestParser::new(), mono_us: 1, close: false };

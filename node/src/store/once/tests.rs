@@ -19,7 +19,7 @@ fn code(reply: &Reply) -> &str {
 /// What a snapshot makes of it.
 fn restored(store: &mut Store) -> Store {
     let head = store.begin_snapshot();
-    let (mut loader, mut verifier) = (Loader::new(head), Verifier::new(head));
+    let (mut loader, mut verifier) = (Loader::new(head, 1), Verifier::new(head, 1));
     while let Some(SnapshotStep::Chunk(chunk)) = store.snapshot_step(1_000) {
         loader.add(&chunk).expect("whole pieces");
         verifier.add(&chunk).expect("whole pieces");
