@@ -13,7 +13,6 @@ use paxos::{Ballot, Configuration, Now, Output, Record, Recovered, Replica, Sett
 
 use crate::node::{Beyond, Node};
 use crate::snapshot::{self, Loaded};
-use crate::store::Store;
 use crate::wire;
 
 /// What a node starts from.
@@ -99,15 +98,7 @@ pub fn recover_watched(origin: Origin, now: Now, watch: &mut dyn FnMut(usize)) -
     if let Some(beyond) = node.beyond.or(Beyond::of(node.configuration(), newest)) {
         return Err(anyhow!("{beyond}"));
     }
-    Ok(Start {
-        journal,
-        node,
-        snapshots,
-        snapshot_below,
-        snapshot_version,
-        uncovered_bytes,
-        found,
-    })
+    Ok(Start { journal, node, snapshots, snapshot_below, snapshot_version, uncovered_bytes, found })
 }
 
 /// The records of the journal that still say something, in their order. What a snapshot covers and a
@@ -198,7 +189,7 @@ mod tests {
     use crate::identity::FORMER_COUNT;
     use crate::peers::{DiskMemory, Remembered};
     use crate::snapshot::{Files, Job, SnapshotError};
-    use crate::store::{SnapshotHead, SnapshotStep};
+    use crate::store::{SnapshotHead, SnapshotStep, Store};
     use crate::wire::{Hello, Lane, WIRE_VERSION, WIRE_VERSION_OLDEST};
 
     fn accepted(slot: u64, round: u64) -> Record {

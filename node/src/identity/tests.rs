@@ -172,7 +172,9 @@ fn an_identity_of_a_newer_release_is_named() {
     let line = r#"{"schema":2,"something":"else"}"#;
     fs::write(&path, format!("{line}\n{}\n", hex(&Sha256::digest(line)))).expect("write");
     let error = load(&config).expect_err("refused").to_string();
-    for words in [&path.display().to_string(), "schema 2, this one reads up to 1", "start that release"] {
+    for words in
+        [&path.display().to_string(), "schema 2, this one reads up to 1", "start that release"]
+    {
         assert!(error.contains(words), "`{words}` is missing: {error}");
     }
 }

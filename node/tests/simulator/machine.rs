@@ -239,8 +239,9 @@ impl Machine {
             seed: nonce,
         };
         let listed = initial;
-        let Start { journal, node, snapshots: kept, snapshot_below, uncovered_bytes, found } =
-            recovery::recover(origin, now)?;
+        let Start {
+            journal, node, snapshots: kept, snapshot_below, uncovered_bytes, found, ..
+        } = recovery::recover(origin, now)?;
         let own = Own {
             cluster: CLUSTER,
             id: self.id,
